@@ -1,0 +1,35 @@
+// The metrics page: GET /metrics in Prometheus text format, on a port of its own.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "observability/metrics/metrics.h"
+
+namespace prometheus {
+class Exposer;
+}
+
+namespace baleen::metrics {
+
+class Page {
+ public:
+  // Serves `registry` on `address` ("127.0.0.1:0" picks a free port). ALREADY_EXISTS or INVALID_ARGUMENT names the address.
+  // The registry must outlive the page.
+  static absl::StatusOr<std::unique_ptr<Page>> Serve(const Registry& registry,
+                                                     const std::string& address);
+  ~Page();
+
+  // The address that is listened on, with the real port.
+  const std::string& address() const { return address_; }
+
+ private:
+  Page(std::unique_ptr<prometheus::Exposer> exposer, std::string address);
+
+  std::unique_ptr<prometheus::Exposer> exposer_;
+  std::string address_;
+};
+
+}  // namespace baleen::metrics

@@ -92,3 +92,15 @@ function(baleen_add_folders)
     add_subdirectory(${folder})
   endforeach()
 endfunction()
+
+# baleen_bench(name SRCS ... DEPS ...): a google-benchmark program for `make bench`; never part of the tests.
+function(baleen_bench name)
+  cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
+  add_executable(${name} EXCLUDE_FROM_ALL ${ARG_SRCS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin/bench)
+  target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR}/generated)
+  target_link_libraries(${name} PRIVATE ${ARG_DEPS} benchmark::benchmark)
+  add_dependencies(baleen_benches ${name})
+endfunction()
+
+add_custom_target(baleen_benches)

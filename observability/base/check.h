@@ -1,4 +1,5 @@
-// BALEEN_CHECK: a broken invariant is a bug in this program; stop at once, and let the supervisor restart it.
+// BALEEN_CHECK: a broken invariant is a bug in this program; stop at once, and let the supervisor
+// restart it.
 #pragma once
 
 #include <cstdio>
@@ -15,9 +16,9 @@ namespace baleen::internal {
 }  // namespace baleen::internal
 
 // Always on, in release builds too. `why` is a string literal that says what the invariant means.
-#define BALEEN_CHECK(condition, why)                                                \
-  do {                                                                              \
-    if (!(condition)) [[unlikely]] {                                                \
-      ::baleen::internal::CheckFailed(__FILE__, __LINE__, #condition, why);         \
-    }                                                                               \
+#define BALEEN_CHECK(condition, why)                                        \
+  do {                                                                      \
+    if (!(condition)) [[unlikely]] {                                        \
+      ::baleen::internal::CheckFailed(__FILE__, __LINE__, #condition, why); \
+    }                                                                       \
   } while (false)

@@ -1,4 +1,5 @@
-// Time as a seam: production reads the system, tests turn a ManualClock by hand, so that no test sleeps.
+// Time as a seam: production reads the system, tests turn a ManualClock by hand, so that no test
+// sleeps.
 #pragma once
 
 #include <mutex>

@@ -18,8 +18,8 @@ struct State {
 };
 
 std::shared_ptr<spdlog::logger> MakeLogger() {
-  auto logger = std::make_shared<spdlog::logger>(
-      "baleen", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  auto logger =
+      std::make_shared<spdlog::logger>("baleen", std::make_shared<spdlog::sinks::stderr_sink_mt>());
   logger->flush_on(spdlog::level::trace);  // a crash must not swallow the lines before it
   return logger;
 }

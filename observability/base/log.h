@@ -1,7 +1,7 @@
 // Structured logs: one JSON object a line on stderr, or plain text for a person at a terminal.
 //
-// A log line is an event name and fields. There is deliberately no call that takes prompt or completion text: log counts, ids and
-// reasons only.
+// A log line is an event name and fields. There is deliberately no call that takes prompt or
+// completion text: log counts, ids and reasons only.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,8 @@ struct Field {
   }
 };
 
-// Sets process name, format and threshold. Call once in main before any thread starts; the default is text at kInfo.
+// Sets process name, format and threshold. Call once in main before any thread starts; the default
+// is text at kInfo.
 void Init(std::string_view process, Format format, Level threshold);
 
 // Thread-safe. `event` is a short constant phrase such as "worker attached".

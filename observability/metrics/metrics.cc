@@ -26,11 +26,12 @@ const prometheus::Histogram::BucketBoundaries kRequestBuckets = {
 const prometheus::Histogram::BucketBoundaries kTransferBuckets = {
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10};
 
-// "finished" and the names of contract::Reason (observability knows no proto; a test compares the two lists).
+// "finished" and the names of contract::Reason (observability knows no proto; a test compares the
+// two lists).
 constexpr std::array<std::string_view, 13> kOutcomes = {
-    "finished",      "invalid_request", "prompt_too_long",   "model_not_found", "queue_full",
-    "no_worker",     "worker_lost",     "transfer_failed",   "deadline_exceeded", "cancelled",
-    "draining",      "numeric_fault",   "internal"};
+    "finished",  "invalid_request", "prompt_too_long", "model_not_found",   "queue_full",
+    "no_worker", "worker_lost",     "transfer_failed", "deadline_exceeded", "cancelled",
+    "draining",  "numeric_fault",   "internal"};
 
 prometheus::Counter& MakeCounter(prometheus::Registry& registry, const char* name, const char* help,
                                  const Labels& labels = {}) {
@@ -96,9 +97,9 @@ RouterMetrics::RouterMetrics(Registry& registry, const BuildInfo& build)
       time_to_first_token_seconds(MakeHistogram(
           *registry.shared(), "baleen_router_time_to_first_token_seconds",
           "From accepting a request to its first token, in seconds.", kFirstTokenBuckets)),
-      inter_token_latency_seconds(MakeHistogram(
-          *registry.shared(), "baleen_router_inter_token_latency_seconds",
-          "Between two tokens of one request, in seconds.", kTokenBuckets)),
+      inter_token_latency_seconds(
+          MakeHistogram(*registry.shared(), "baleen_router_inter_token_latency_seconds",
+                        "Between two tokens of one request, in seconds.", kTokenBuckets)),
       request_seconds(MakeHistogram(*registry.shared(), "baleen_router_request_seconds",
                                     "From accepting a request to its end, in seconds.",
                                     kRequestBuckets)),
@@ -106,15 +107,15 @@ RouterMetrics::RouterMetrics(Registry& registry, const BuildInfo& build)
                                  "Requests that are on workers now.")),
       requests_waiting(MakeGauge(*registry.shared(), "baleen_router_requests_waiting",
                                  "Requests that wait for admission or text work now.")),
-      workers_attached_prefill(MakeGauge(*registry.shared(), kWorkersAttached,
-                                         kWorkersAttachedHelp, {{"role", "prefill"}})),
-      workers_attached_decode(MakeGauge(*registry.shared(), kWorkersAttached,
-                                        kWorkersAttachedHelp, {{"role", "decode"}})),
+      workers_attached_prefill(MakeGauge(*registry.shared(), kWorkersAttached, kWorkersAttachedHelp,
+                                         {{"role", "prefill"}})),
+      workers_attached_decode(MakeGauge(*registry.shared(), kWorkersAttached, kWorkersAttachedHelp,
+                                        {{"role", "decode"}})),
       workers_attached_mixed(MakeGauge(*registry.shared(), kWorkersAttached, kWorkersAttachedHelp,
                                        {{"role", "mixed"}})),
-      stale_frames_total(MakeCounter(
-          *registry.shared(), "baleen_router_stale_frames_total",
-          "Worker frames of unknown requests or older attempts, dropped.")),
+      stale_frames_total(
+          MakeCounter(*registry.shared(), "baleen_router_stale_frames_total",
+                      "Worker frames of unknown requests or older attempts, dropped.")),
       registry_(registry.shared()) {
   DeclareBuildInfo(*registry_, build);
   DeclareOutcomes(*registry_, kRouterRequests);
@@ -127,8 +128,7 @@ Counter RouterMetrics::RequestsTotal(std::string_view outcome) const {
 WorkerMetrics::WorkerMetrics(Registry& registry, const BuildInfo& build)
     : prompt_tokens_total(MakeCounter(*registry.shared(), "baleen_worker_prompt_tokens_total",
                                       "Prompt tokens computed.")),
-      generated_tokens_total(MakeCounter(*registry.shared(),
-                                         "baleen_worker_generated_tokens_total",
+      generated_tokens_total(MakeCounter(*registry.shared(), "baleen_worker_generated_tokens_total",
                                          "Tokens sampled.")),
       sequences_running(MakeGauge(*registry.shared(), "baleen_worker_sequences_running",
                                   "Sequences that hold KV blocks now.")),
@@ -138,15 +138,15 @@ WorkerMetrics::WorkerMetrics(Registry& registry, const BuildInfo& build)
                                "KV blocks of 64 tokens that are held now.")),
       kv_blocks_total(MakeGauge(*registry.shared(), "baleen_worker_kv_blocks_total",
                                 "KV blocks of 64 tokens that this rank has.")),
-      kv_transfer_sent_bytes_total(MakeCounter(*registry.shared(),
-                                               "baleen_worker_kv_transfer_sent_bytes_total",
-                                               "KV bytes sent to decode ranks and verified there.")),
+      kv_transfer_sent_bytes_total(
+          MakeCounter(*registry.shared(), "baleen_worker_kv_transfer_sent_bytes_total",
+                      "KV bytes sent to decode ranks and verified there.")),
       kv_transfer_received_bytes_total(
           MakeCounter(*registry.shared(), "baleen_worker_kv_transfer_received_bytes_total",
                       "KV bytes received from prefill ranks and verified.")),
-      kv_transfer_seconds(MakeHistogram(
-          *registry.shared(), "baleen_worker_kv_transfer_seconds",
-          "From opening a transfer to its verified end, in seconds.", kTransferBuckets)),
+      kv_transfer_seconds(MakeHistogram(*registry.shared(), "baleen_worker_kv_transfer_seconds",
+                                        "From opening a transfer to its verified end, in seconds.",
+                                        kTransferBuckets)),
       kv_transfer_failures_total(MakeCounter(*registry.shared(),
                                              "baleen_worker_kv_transfer_failures_total",
                                              "Transfers that ended without verified KV.")),

@@ -1,4 +1,5 @@
-// Every metric of both processes, declared once, with its unit and help text. docs/metrics.md lists them.
+// Every metric of both processes, declared once, with its unit and help text. docs/metrics.md lists
+// them.
 //
 // Handles are cheap to copy, thread-safe, and live as long as the Registry.
 #pragma once
@@ -70,7 +71,8 @@ struct BuildInfo {
 };
 
 // Outcomes of a request at the router: the label `outcome` of baleen_router_requests_total.
-// "finished" or the name of a contract::Reason; any other name counts as "internal", so the label set stays bounded.
+// "finished" or the name of a contract::Reason; any other name counts as "internal", so the label
+// set stays bounded.
 class RouterMetrics {
  public:
   RouterMetrics(Registry& registry, const BuildInfo& build);

@@ -16,8 +16,8 @@ namespace baleen::metrics {
 
 class Page {
  public:
-  // Serves `registry` on `address` ("127.0.0.1:0" picks a free port). ALREADY_EXISTS or INVALID_ARGUMENT names the address.
-  // The registry must outlive the page.
+  // Serves `registry` on `address` ("127.0.0.1:0" picks a free port). ALREADY_EXISTS or
+  // INVALID_ARGUMENT names the address. The registry must outlive the page.
   static absl::StatusOr<std::unique_ptr<Page>> Serve(const Registry& registry,
                                                      const std::string& address);
   ~Page();

@@ -12,7 +12,8 @@
 namespace baleen::contract {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "token ids are hashed as they lie in memory");
+static_assert(std::endian::native == std::endian::little,
+              "token ids are hashed as they lie in memory");
 
 constexpr std::string_view kDomain = "baleen.block.1";
 

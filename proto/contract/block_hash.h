@@ -1,8 +1,10 @@
-// Content hashes of KV blocks: equal chains of tokens under an equal key have equal hashes, on both sides of the wire.
+// Content hashes of KV blocks: equal chains of tokens under an equal key have equal hashes, on both
+// sides of the wire.
 //
 // hash[0] = HMAC-SHA256(key, "baleen.block.1" | model digest | tokens of block 0)
-// hash[i] = HMAC-SHA256(key, hash[i-1] | tokens of block i), each cut to 128 bits, tokens as little-endian int32.
-// The key is the tenant's salt: tenants can neither guess nor probe each other's blocks.
+// hash[i] = HMAC-SHA256(key, hash[i-1] | tokens of block i), each cut to 128 bits, tokens as
+// little-endian int32. The key is the tenant's salt: tenants can neither guess nor probe each
+// other's blocks.
 #pragma once
 
 #include <array>

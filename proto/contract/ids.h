@@ -1,4 +1,5 @@
-// Identities that travel between router and worker: strong types, so that one is never taken for another.
+// Identities that travel between router and worker: strong types, so that one is never taken for
+// another.
 #pragma once
 
 #include <compare>
@@ -31,7 +32,8 @@ struct TransferId {
   auto operator<=>(const TransferId&) const = default;
 };
 
-// A random number from the operating system, never 0: for router numbers, incarnations, transfers and unset seeds.
+// A random number from the operating system, never 0: for router numbers, incarnations, transfers
+// and unset seeds.
 std::uint64_t RandomNonZero();
 
 }  // namespace baleen::contract

@@ -1,4 +1,5 @@
-// Hard limits of the contract. Both sides check them; a process may be started with smaller ones, never with larger ones.
+// Hard limits of the contract. Both sides check them; a process may be started with smaller ones,
+// never with larger ones.
 #pragma once
 
 #include <cstddef>
@@ -9,14 +10,17 @@ namespace baleen::contract {
 // Tokens in a block of KV: the unit of allocation, hashing and transfer (DESIGN vocabulary).
 inline constexpr std::uint32_t kBlockTokens = 64;
 
-// A gRPC message in either direction, client or worker. A prompt of 160k token ids takes at most 5 bytes an id = 800 kB.
+// A gRPC message in either direction, client or worker. A prompt of 160k token ids takes at most 5
+// bytes an id = 800 kB.
 inline constexpr std::size_t kMessageBytesMax = 4u << 20;
 
-// Chat input. 1 MiB of text is about 300k tokens, twice the largest context of the served models (163,840).
+// Chat input. 1 MiB of text is about 300k tokens, twice the largest context of the served models
+// (163,840).
 inline constexpr std::size_t kMessagesMax = 1024;
 inline constexpr std::size_t kPromptTextBytesMax = 1u << 20;
 inline constexpr std::uint32_t kContextTokensMax = 163'840;
-static_assert(kContextTokensMax * std::size_t{5} < kMessageBytesMax, "a full prompt fits a message");
+static_assert(kContextTokensMax * std::size_t{5} < kMessageBytesMax,
+              "a full prompt fits a message");
 
 inline constexpr std::uint32_t kCompletionTokensMax = 32'768;
 inline constexpr std::uint32_t kCompletionTokensDefault = 4'096;
@@ -30,7 +34,8 @@ inline constexpr std::size_t kModelNameBytesMax = 256;
 inline constexpr std::size_t kWorkerNameBytesMax = 128;
 inline constexpr std::size_t kDataPlaneAddressBytesMax = 4096;
 
-// Worker liveness, in milliseconds: silence of one lease = suspect (no new requests), of three = lost.
+// Worker liveness, in milliseconds: silence of one lease = suspect (no new requests), of three =
+// lost.
 inline constexpr std::uint32_t kHeartbeatMs = 250;
 inline constexpr std::uint32_t kLeaseMs = 1000;
 inline constexpr std::uint32_t kLeasesUntilLost = 3;

@@ -1,4 +1,5 @@
-// One table: every reason for which a request fails, its gRPC code and its HTTP code. docs/errors.md is its prose.
+// One table: every reason for which a request fails, its gRPC code and its HTTP code.
+// docs/errors.md is its prose.
 #pragma once
 
 #include <cstdint>
@@ -12,18 +13,18 @@
 namespace baleen::contract {
 
 enum class Reason : std::uint8_t {
-  kInvalidRequest,     // a field is missing, malformed or out of range
-  kPromptTooLong,      // prompt plus reply do not fit the context
-  kModelNotFound,      // no such model
-  kQueueFull,          // admission queue or worker capacity: try again later
-  kNoWorker,           // no worker of a needed role is attached
-  kWorkerLost,         // the worker that served the request is gone
-  kTransferFailed,     // KV did not arrive or did not verify
-  kDeadlineExceeded,   // the client's deadline, or a limit of this system
-  kCancelled,          // the client closed the call
-  kDraining,           // the process is shutting down
-  kNumericFault,       // NaN or infinity in logits
-  kInternal,           // a bug; carries an id to look for in the logs
+  kInvalidRequest,    // a field is missing, malformed or out of range
+  kPromptTooLong,     // prompt plus reply do not fit the context
+  kModelNotFound,     // no such model
+  kQueueFull,         // admission queue or worker capacity: try again later
+  kNoWorker,          // no worker of a needed role is attached
+  kWorkerLost,        // the worker that served the request is gone
+  kTransferFailed,    // KV did not arrive or did not verify
+  kDeadlineExceeded,  // the client's deadline, or a limit of this system
+  kCancelled,         // the client closed the call
+  kDraining,          // the process is shutting down
+  kNumericFault,      // NaN or infinity in logits
+  kInternal,          // a bug; carries an id to look for in the logs
 };
 
 struct ReasonRow {
@@ -38,10 +39,12 @@ struct ReasonRow {
 std::span<const ReasonRow> ReasonTable();
 const ReasonRow& RowOf(Reason reason);
 
-// A status with the reason's code, whose message is "name: message"; the name can be read back by ReasonOf.
+// A status with the reason's code, whose message is "name: message"; the name can be read back by
+// ReasonOf.
 absl::Status MakeStatus(Reason reason, std::string_view message);
 
-// The reason of a status made by MakeStatus; nullopt for others. The status may have crossed gRPC (code and message only).
+// The reason of a status made by MakeStatus; nullopt for others. The status may have crossed gRPC
+// (code and message only).
 std::optional<Reason> ReasonOf(const absl::Status& status);
 
 // HTTP code for any status: by reason if there is one, else by code.

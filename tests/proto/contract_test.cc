@@ -68,7 +68,8 @@ TEST(Status, ForeignStatusHasNoReasonButAnHttpCode) {
   EXPECT_EQ(HttpCode(absl::DataLossError("x")), 500);
 }
 
-// The metric's label set is a copy of this table, because observability includes no proto: they must stay equal.
+// The metric's label set is a copy of this table, because observability includes no proto: they
+// must stay equal.
 TEST(Status, EveryReasonIsAMetricOutcome) {
   metrics::Registry registry;
   const metrics::RouterMetrics router(registry, {.version = "test", .component = "router"});

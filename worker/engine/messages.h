@@ -1,4 +1,5 @@
-// What goes into the engine's inbox and what comes out of its steps: plain values, no wire types. worker/attach converts.
+// What goes into the engine's inbox and what comes out of its steps: plain values, no wire types.
+// worker/attach converts.
 #pragma once
 
 #include <cstdint>
@@ -64,8 +65,8 @@ enum class EndReason : std::uint8_t { kStop, kLength, kHandedOver, kCancelled, k
 struct EndedOutput {
   contract::RequestKey key;
   EndReason reason = EndReason::kError;
-  std::uint32_t tokens = 0;     // emitted by this rank
-  absl::Status status;          // not OK when reason is kError
+  std::uint32_t tokens = 0;  // emitted by this rank
+  absl::Status status;       // not OK when reason is kError
   std::uint64_t kv_transfer_bytes = 0;
 };
 
@@ -79,7 +80,8 @@ struct LoadReport {
   bool draining = false;
 };
 
-// Everything that one engine step has to say to one router. Tokens of a request come before its end.
+// Everything that one engine step has to say to one router. Tokens of a request come before its
+// end.
 struct StepReport {
   std::uint64_t step = 0;
   std::vector<TokenOutput> tokens;

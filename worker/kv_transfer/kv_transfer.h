@@ -1,13 +1,16 @@
 // The seam over which a prompt's KV blocks move from a prefill rank to a decode rank.
 //
-// A transfer is named by a random TransferId that the router gives to both ranks. The sender offers it; the receiver answers once it
-// has reserved blocks for it (Expect), so nothing moves into memory that nobody owns. Each block carries a checksum; the last message
-// carries the manifest (a few small values of the engine's choosing, and the checksum of all). The receiver verifies all of it, in whatever order
-// the parts arrive, before it reports kReceived, and then answers the sender (kHandedOver). Wire frames carry ids, block numbers and lengths, never addresses.
+// A transfer is named by a random TransferId that the router gives to both ranks. The sender offers
+// it; the receiver answers once it has reserved blocks for it (Expect), so nothing moves into
+// memory that nobody owns. Each block carries a checksum; the last message carries the manifest (a
+// few small values of the engine's choosing, and the checksum of all). The receiver verifies all of
+// it, in whatever order the parts arrive, before it reports kReceived, and then answers the sender
+// (kHandedOver). Wire frames carry ids, block numbers and lengths, never addresses.
 //
-// Memory: the spans given to Expect and Send must stay valid until the transfer's final event; after that event no byte of them is read
-// or written by this layer. Every transfer that was begun here gets exactly one final event, at the latest when its lease has run out.
-// Threading: any thread may call; events come out of Poll, which the engine calls at the top of each step.
+// Memory: the spans given to Expect and Send must stay valid until the transfer's final event;
+// after that event no byte of them is read or written by this layer. Every transfer that was begun
+// here gets exactly one final event, at the latest when its lease has run out. Threading: any
+// thread may call; events come out of Poll, which the engine calls at the top of each step.
 #pragma once
 
 #include <cstddef>
@@ -23,9 +26,9 @@
 namespace baleen::worker {
 
 struct TransferLimits {
-  std::uint32_t transfers_max = 256;     // begun and not ended, sending and receiving together
+  std::uint32_t transfers_max = 256;      // begun and not ended, sending and receiving together
   std::uint32_t offers_parked_max = 256;  // offers of peers whose Expect has not come yet
-  std::size_t block_bytes = 0;           // exact size of every block; peers with another size are refused
+  std::size_t block_bytes = 0;  // exact size of every block; peers with another size are refused
   std::size_t manifest_bytes_max = 4096;
   absl::Duration lease = absl::Seconds(30);  // longest life of a transfer without progress
 };
@@ -33,24 +36,26 @@ struct TransferLimits {
 enum class TransferEventKind : std::uint8_t {
   kReceived,    // receiver, final: all blocks and the manifest are here and verified
   kHandedOver,  // sender, final: the receiver has verified; blocks may be reused
-  kFailed,      // either side, final: `status` says why (refused, peer lost, checksum, lease, cancelled)
+  kFailed,      // either side, final: `status` says why (refused, peer lost, checksum, lease,
+                // cancelled)
 };
 
 struct TransferEvent {
   contract::TransferId id;
   TransferEventKind kind = TransferEventKind::kFailed;
   absl::Status status;
-  std::string manifest;      // kReceived
-  std::uint64_t bytes = 0;   // block bytes sent or received
+  std::string manifest;     // kReceived
+  std::uint64_t bytes = 0;  // block bytes sent or received
 };
 
-// One part of an outgoing transfer. The first Send of an id opens it; blocks may be sent in any order as they are computed.
+// One part of an outgoing transfer. The first Send of an id opens it; blocks may be sent in any
+// order as they are computed.
 struct SendPart {
   contract::TransferId id;
-  std::string peer_address;           // of the receiver, as its LocalAddress()
-  std::uint32_t block_number = 0;     // position in the sequence: covers tokens [64 n, 64 n + 64)
-  std::span<const std::byte> block;   // block_bytes long; empty on the closing part
-  bool last = false;                  // closing part: carries blocks_total and manifest, no block
+  std::string peer_address;          // of the receiver, as its LocalAddress()
+  std::uint32_t block_number = 0;    // position in the sequence: covers tokens [64 n, 64 n + 64)
+  std::span<const std::byte> block;  // block_bytes long; empty on the closing part
+  bool last = false;                 // closing part: carries blocks_total and manifest, no block
   std::uint32_t blocks_total = 0;
   std::string manifest;
 };
@@ -62,15 +67,17 @@ class KvTransfer {
   // Opaque bytes with which peers reach this rank (a UCX worker address); constant.
   virtual std::string LocalAddress() const = 0;
 
-  // Receiver: memory for blocks 0 .. n-1 of transfer `id`. ALREADY_EXISTS, RESOURCE_EXHAUSTED (transfers_max), INVALID_ARGUMENT (a span of
-  // another size).
+  // Receiver: memory for blocks 0 .. n-1 of transfer `id`. ALREADY_EXISTS, RESOURCE_EXHAUSTED
+  // (transfers_max), INVALID_ARGUMENT (a span of another size).
   virtual absl::Status Expect(contract::TransferId id,
                               std::vector<std::span<std::byte>> blocks) = 0;
 
-  // Sender. RESOURCE_EXHAUSTED (transfers_max) or INVALID_ARGUMENT start nothing; later failures come as kFailed.
+  // Sender. RESOURCE_EXHAUSTED (transfers_max) or INVALID_ARGUMENT start nothing; later failures
+  // come as kFailed.
   virtual absl::Status Send(SendPart part) = 0;
 
-  // Gives a transfer up on either side. A kFailed event with CANCELLED follows unless the final event is already under way.
+  // Gives a transfer up on either side. A kFailed event with CANCELLED follows unless the final
+  // event is already under way.
   virtual void Cancel(contract::TransferId id) = 0;
 
   // Takes the events since the last call. Never blocks.

@@ -12,44 +12,50 @@
 
 namespace baleen::worker {
 
-// How to choose a token (baleen.v1.SamplingParams states the ranges; they are validated before they get here).
+// How to choose a token (baleen.v1.SamplingParams states the ranges; they are validated before they
+// get here).
 struct SampleSpec {
   float temperature = 0.0f;  // 0 = greedy: argmax, ties to the lower id
   std::uint32_t top_k = 0;   // 0 = all
   float top_p = 1.0f;        // (0, 1]
   std::uint64_t seed = 0;
-  std::int32_t logprobs = -1;  // number of most probable tokens to report, 0 to 20; -1 = no log-probabilities
+  std::int32_t logprobs =
+      -1;  // number of most probable tokens to report, 0 to 20; -1 = no log-probabilities
 
   friend bool operator==(const SampleSpec&, const SampleSpec&) = default;
 };
 
-// The two forms of MLA. They differ in the last bits, so the choice is part of the contract: prompt tokens always take the prefill form,
-// generated tokens always the absorbed form.
+// The two forms of MLA. They differ in the last bits, so the choice is part of the contract: prompt
+// tokens always take the prefill form, generated tokens always the absorbed form.
 enum class AttentionForm : std::uint8_t { kPrefill, kAbsorbed };
 
 // One sequence's share of a step.
 struct SequenceStep {
   std::span<const std::int32_t> tokens;  // to compute, at least one
-  std::uint32_t position = 0;            // absolute position of tokens[0]; everything before is in the KV cache
+  std::uint32_t position =
+      0;  // absolute position of tokens[0]; everything before is in the KV cache
   // KV block of positions [64 i, 64 i + 64); covers position + tokens.size().
   std::span<const std::uint32_t> block_table;
   AttentionForm form = AttentionForm::kPrefill;
-  // Non-null: sample the token that follows the last of `tokens`. Its random numbers are keyed by (seed, position + tokens.size()).
+  // Non-null: sample the token that follows the last of `tokens`. Its random numbers are keyed by
+  // (seed, position + tokens.size()).
   const SampleSpec* sample = nullptr;
 };
 
-// The KV cache: `blocks` blocks of ModelInfo::kv_block_bytes each, one after the other. Block layout:
-// [layer][token 0..63][kv_lora_rank + qk_rope_head_dim] bf16.
+// The KV cache: `blocks` blocks of ModelInfo::kv_block_bytes each, one after the other. Block
+// layout: [layer][token 0..63][kv_lora_rank + qk_rope_head_dim] bf16.
 struct KvView {
   std::byte* base = nullptr;  // aligned to 64
   std::uint32_t blocks = 0;
 };
 
 struct SampledToken {
-  // kInternal with a contract::Reason::kNumericFault message when the logits hold NaN or infinity: then there is no token.
+  // kInternal with a contract::Reason::kNumericFault message when the logits hold NaN or infinity:
+  // then there is no token.
   absl::Status status;
   std::int32_t token = -1;
-  // Natural logarithms of the unmodified distribution (temperature 1); filled when SampleSpec::logprobs >= 0.
+  // Natural logarithms of the unmodified distribution (temperature 1); filled when
+  // SampleSpec::logprobs >= 0.
   float logprob = 0.0f;
   std::vector<std::pair<std::int32_t, float>> top;  // most probable first, ties by the lower id
 };
@@ -70,14 +76,16 @@ struct StepLimits {
   std::uint32_t sequences_max = 64;  // in a step
 };
 
-// Real: DeepSeekModel (worker/model/deepseek_model.h). Twin: FakeModel (tests/fakes). One thread at a time.
+// Real: DeepSeekModel (worker/model/deepseek_model.h). Twin: FakeModel (tests/fakes). One thread at
+// a time.
 class Model {
  public:
   virtual ~Model() = default;
   virtual const ModelInfo& info() const = 0;
-  // Computes the batch, writes its KV, and fills sampled[i] for every sequence i that asks for a token (`sampled` has one entry for each sequence).
-  // Rows are independent: the result for a sequence is the same bits whatever else is in the batch.
-  // An error means that nothing of the step may be used. Precondition: the StepLimits that the model was made with.
+  // Computes the batch, writes its KV, and fills sampled[i] for every sequence i that asks for a
+  // token (`sampled` has one entry for each sequence). Rows are independent: the result for a
+  // sequence is the same bits whatever else is in the batch. An error means that nothing of the
+  // step may be used. Precondition: the StepLimits that the model was made with.
   virtual absl::Status Step(std::span<const SequenceStep> sequences, KvView kv,
                             std::span<SampledToken> sampled) = 0;
 };

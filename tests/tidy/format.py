@@ -1,0 +1,28 @@
+"""clang-format, as .clang-format says."""
+import shutil
+import subprocess
+
+import tree
+
+
+def run(arguments):
+    paths = tree.cxx()
+    return subprocess.run(["clang-format", *arguments, *paths], cwd=tree.ROOT, capture_output=True, text=True)
+
+
+def check():
+    if not shutil.which("clang-format"):
+        yield "clang-format is not installed: tools/setup/install.sh test"
+        return
+    if tree.cxx():
+        stderr = run(["--dry-run", "--Werror"]).stderr
+        for path in sorted({line.split(":", 1)[0] for line in stderr.splitlines() if "error:" in line}):
+            yield f"{path}: not as clang-format wants it (make format)"
+
+
+def fix():
+    run(["-i"])
+
+
+def self_test():
+    pass

@@ -1,0 +1,102 @@
+"""The dependency direction of ARCHITECTURE.md, proven from the #includes.
+
+Every folder lists the folders it may include (besides itself); every third-party package lists its homes. What is not listed is refused.
+"""
+import tree
+
+L0 = ["proto", "observability/base", "observability/metrics", "kernels/include"]
+
+MAY_INCLUDE = {
+    "proto/contract": ["observability/base"],
+    "observability/base": [],
+    "observability/metrics": ["observability/base"],
+    "kernels/include": [],
+    "kernels/reference": ["kernels/include"],
+    "kernels/bench": ["kernels/include", "kernels/reference"],
+    "worker/cache": ["proto/contract", "observability/base", "worker/model"],
+    "worker/scheduler": ["proto/contract", "observability/base", "worker/model"],
+    "worker/device": ["kernels", "observability/base"],
+    "worker/model": ["kernels", "proto/contract", "observability/base", "worker/device"],
+    "worker/kv_transfer": ["proto/contract", "observability/base"],
+    "worker/kv_transfer/bench": ["worker/kv_transfer", "proto/contract", "observability/base"],
+    "worker/engine": L0 + ["worker/cache", "worker/scheduler", "worker/model", "worker/kv_transfer"],
+    "worker/attach": L0 + ["worker/engine", "worker/model"],
+    "worker": L0 + ["worker"],  # main.cc wires
+    "router/text": ["proto/contract", "observability/base"],
+    "router/policy": ["proto/contract", "observability/base"],
+    "router/admission": ["proto/contract", "observability/base"],
+    "router/dispatch": L0 + ["router/policy", "router/admission"],
+    "router/cluster": L0 + ["router/policy", "router/dispatch"],
+    "router/server": L0 + ["router/policy", "router/admission", "router/dispatch", "router/cluster",
+                           "router/text"],
+    "router": L0 + ["router"],  # main.cc wires
+    "tools/cli": L0 + ["worker", "router/text"],
+}
+
+# Package -> (what its includes start with, the folders that may use it).
+GRPC_HOMES = ["router/server", "router/cluster", "worker/attach", "tools/cli", "worker/main.cc",
+              "router/main.cc"]
+THIRD_PARTY = {
+    "gRPC": (("grpcpp/", "grpc/", "proto/baleen/v1/inference.grpc", "proto/baleen/v1/worker.grpc"),
+             GRPC_HOMES),
+    "Protobuf": (("google/protobuf/", "proto/baleen/v1/"), GRPC_HOMES + ["router/dispatch"]),
+    "UCX": (("ucp/", "ucs/", "uct/"), ["worker/kv_transfer", "worker/expert_parallel"]),
+    "NCCL": (("nccl",), ["worker/expert_parallel"]),
+    "CUDA": (("cuda",), ["kernels/cuda", "worker/device"]),
+    "prometheus-cpp": (("prometheus/",), ["observability/metrics"]),
+    "spdlog": (("spdlog/",), ["observability/base"]),
+    "the text crate": (("router/text/crate/",), ["router/text"]),
+    "nlohmann-json": (("nlohmann/",), ["worker/model", "router/text", "tools/cli", "router/main.cc",
+                                       "worker/main.cc"]),
+    "CLI11": (("CLI/",), ["tools/cli", "router/main.cc", "worker/main.cc", "router/options",
+                          "worker/options"]),
+    "OpenSSL": (("openssl/",), ["proto/contract", "worker/model"]),
+    "abseil": (("absl/",), ["proto", "observability", "worker", "router", "tools"]),
+}
+
+
+def folder_of(path):
+    return path.rsplit("/", 1)[0]
+
+
+def allowed(folder, target):
+    if folder == target or target.startswith(folder + "/") and folder.count("/"):
+        return True
+    return any(target == a or target.startswith(a + "/") for a in MAY_INCLUDE.get(folder, []))
+
+
+def check():
+    for path in tree.cxx():
+        if path.startswith("tests/"):
+            continue
+        folder = folder_of(path)
+        if folder not in MAY_INCLUDE:
+            yield f"{path}:1: folder {folder} is not in MAY_INCLUDE of tests/tidy/include_rules.py"
+            continue
+        for number, target, quoted in tree.includes(path):
+            where = f"{path}:{number}: includes {target}"
+            for package, (prefixes, homes) in THIRD_PARTY.items():
+                if target.startswith(prefixes) and not path.startswith(tuple(homes)):
+                    yield f"{where}: {package} has its home in {', '.join(homes)}"
+            if not quoted:
+                continue
+            top = target.split("/", 1)[0]
+            if top == "tests":
+                yield f"{where}: nothing includes tests"
+            elif top in ("proto", "observability", "kernels", "worker", "router", "tools"):
+                if target.startswith("proto/baleen/v1/"):
+                    continue  # generated messages: governed by their homes above
+                if not allowed(folder, folder_of(target)):
+                    yield f"{where}: {folder} may include only {MAY_INCLUDE[folder]}"
+            elif "/" not in target:
+                yield f"{where}: includes are written from the repository root"
+
+
+def self_test():
+    """The rules refuse what they are there to refuse."""
+    assert not allowed("router/dispatch", "worker/engine")
+    assert not allowed("worker/engine", "router/policy")
+    assert not allowed("kernels/reference", "observability/base")
+    assert not allowed("proto/contract", "worker/model")
+    assert allowed("worker/model", "kernels/include")
+    assert allowed("worker/engine", "worker/engine")

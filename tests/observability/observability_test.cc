@@ -1,6 +1,8 @@
 // Clock and metrics.
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <sstream>
 #include <string>
 
 #include "observability/base/clock.h"
@@ -46,6 +48,28 @@ TEST(Metrics, UnknownOutcomeDoesNotGrowTheLabelSet) {
   EXPECT_NE(page.find("baleen_worker_requests_total{outcome=\"finished\"} 1"), std::string::npos);
   EXPECT_NE(page.find("baleen_worker_requests_total{outcome=\"internal\"} 1"), std::string::npos);
   EXPECT_EQ(page.find("something else"), std::string::npos);
+}
+
+// docs/metrics.md is complete, and says what the process says.
+TEST(Metrics, DocumentationListsEveryMetricWithItsHelp) {
+  metrics::Registry registry;
+  const metrics::RouterMetrics router(registry, {.version = "1", .component = "router"});
+  const metrics::WorkerMetrics worker(registry, {.version = "1", .component = "worker"});
+  std::stringstream file;
+  file << std::ifstream("docs/metrics.md").rdbuf();
+  const std::string docs = file.str();
+  std::istringstream page(registry.Text());
+  int metrics_found = 0;
+  for (std::string line; std::getline(page, line);) {
+    if (!line.starts_with("# HELP ")) continue;
+    const std::size_t space = line.find(' ', 7);
+    const std::string name = line.substr(7, space - 7);
+    const std::string help = line.substr(space + 1);
+    ++metrics_found;
+    EXPECT_NE(docs.find("| `" + name + "` |"), std::string::npos) << name;
+    EXPECT_NE(docs.find(" | " + help + " |"), std::string::npos) << name << ": " << help;
+  }
+  EXPECT_GT(metrics_found, 20);
 }
 
 TEST(Metrics, PageSaysWhichAddressIsTaken) {

@@ -1,8 +1,10 @@
 // The contract: ids, block hashes, and the one table of reasons.
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <numeric>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -79,6 +81,19 @@ TEST(Status, EveryReasonIsAMetricOutcome) {
         << row.name;
   }
   EXPECT_NE(page.find("outcome=\"finished\""), std::string::npos);
+}
+
+// docs/errors.md is the table's prose: a row that is changed in one place only is a lie in the
+// other.
+TEST(Status, DocumentationListsEveryRow) {
+  std::stringstream page;
+  page << std::ifstream("docs/errors.md").rdbuf();
+  for (const ReasonRow& row : ReasonTable()) {
+    const std::string start = "| `" + std::string(row.name) + "` | " +
+                              std::string(absl::StatusCodeToString(row.grpc)) + " | " +
+                              std::to_string(row.http) + " | " + (row.retryable ? "yes" : "no");
+    EXPECT_NE(page.str().find(start), std::string::npos) << start;
+  }
 }
 
 TEST(Ids, AreReadableAndOrdered) {

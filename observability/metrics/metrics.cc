@@ -131,7 +131,7 @@ WorkerMetrics::WorkerMetrics(Registry& registry, const BuildInfo& build)
       generated_tokens_total(MakeCounter(*registry.shared(), "baleen_worker_generated_tokens_total",
                                          "Tokens sampled.")),
       sequences_running(MakeGauge(*registry.shared(), "baleen_worker_sequences_running",
-                                  "Sequences that hold KV blocks now.")),
+                                  "Sequences that compute, or hand their KV over, now.")),
       sequences_waiting(MakeGauge(*registry.shared(), "baleen_worker_sequences_waiting",
                                   "Sequences that wait for KV blocks or for KV to arrive.")),
       kv_blocks_used(MakeGauge(*registry.shared(), "baleen_worker_kv_blocks_used",
@@ -156,6 +156,9 @@ WorkerMetrics::WorkerMetrics(Registry& registry, const BuildInfo& build)
                               "Engine steps that computed something.")),
       routers_attached(MakeGauge(*registry.shared(), "baleen_worker_routers_attached",
                                  "Routers with a live Attach stream.")),
+      stale_frames_total(MakeCounter(
+          *registry.shared(), "baleen_worker_stale_frames_total",
+          "Router frames of older attempts or of other routers' requests, dropped.")),
       checkpoint_bytes(MakeGauge(*registry.shared(), "baleen_worker_checkpoint_bytes",
                                  "Bytes of weights mapped from the checkpoint.")),
       registry_(registry.shared()) {

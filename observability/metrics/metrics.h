@@ -114,6 +114,7 @@ class WorkerMetrics {
   Histogram step_seconds;
   Counter steps_total;
   Gauge routers_attached;
+  Counter stale_frames_total;  // frames of older attempts or other routers, dropped
   Gauge checkpoint_bytes;
 
  private:

@@ -1,0 +1,407 @@
+#include "worker/engine/engine.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <variant>
+
+#include "observability/base/check.h"
+#include "observability/base/log.h"
+#include "proto/contract/limits.h"
+#include "proto/contract/status.h"
+#include "worker/engine/handover.h"
+
+namespace baleen::worker {
+namespace {
+
+using contract::MakeStatus;
+using contract::Reason;
+
+// Statuses from below get a reason, so that the router can map them; those that have one keep it.
+absl::Status WithReason(const absl::Status& status, Reason reason) {
+  if (contract::ReasonOf(status).has_value()) return status;
+  return MakeStatus(reason, std::string(status.message()));
+}
+
+StartLimits StartLimitsOf(const EngineOptions& options, const EngineParts& parts) {
+  const ModelInfo& info = parts.model.info();
+  return {.role = options.role,
+          .has_data_plane = parts.transfer != nullptr,
+          .context_tokens = info.context_tokens,
+          .vocabulary_size = info.vocabulary_size,
+          .blocks_total = parts.blocks.total()};
+}
+
+}  // namespace
+
+Engine::Engine(const EngineOptions& options, const EngineParts& parts)
+    : options_(options),
+      clock_(parts.clock),
+      model_(parts.model),
+      pool_(parts.blocks),
+      transfer_(parts.transfer),
+      inbox_(parts.inbox),
+      sink_(parts.sink),
+      metrics_(parts.metrics),
+      start_limits_(StartLimitsOf(options, parts)),
+      model_hash_(HashModel(parts.model.info())),
+      reports_(parts.metrics) {
+  BALEEN_CHECK(pool_.block_bytes() == model_.info().kv_block_bytes, "the pool is cut for the model");
+  metrics_.kv_blocks_total.Set(pool_.total());
+}
+
+Engine::~Engine() = default;
+
+bool Engine::RunOnce() {
+  bool worked = TakeInbox();
+  worked |= TakeTransferEvents();
+  worked |= ExpireDeadlines();
+  Sweep();
+  const Plan plan = MakePlan();
+  Admit(plan.admissions);
+  worked |= Compute(plan);
+  Sweep();
+  CheckBlocks();
+  Publish();
+  return worked;
+}
+
+void Engine::Run(std::stop_token stop) {
+  const std::stop_callback wake(stop, [this] { inbox_.Wake(); });
+  while (!stop.stop_requested()) {
+    if (!RunOnce()) inbox_.WaitFor(IdleWait());
+  }
+  draining_ = true;
+  TakeInbox();
+  EndAll();
+  Publish();
+  const absl::Duration limit = clock_.Monotonic() + options_.stop_wait_max;
+  while (!transfers_.empty() && clock_.Monotonic() < limit) {
+    inbox_.WaitFor(options_.transfer_poll);
+    TakeTransferEvents();
+    Publish();
+  }
+}
+
+absl::Duration Engine::IdleWait() const {
+  absl::Duration wait = transfers_.empty() ? options_.idle_wait_max : options_.transfer_poll;
+  const absl::Duration now = clock_.Monotonic();
+  ForEach([&](const Sequence& sequence) { wait = std::min(wait, sequence.deadline - now); });
+  return std::max(wait, absl::ZeroDuration());
+}
+
+LoadReport Engine::load() const {
+  std::lock_guard lock(load_mutex_);
+  return load_;
+}
+
+template <typename Visit>
+void Engine::ForEach(Visit visit) const {
+  for (const auto& sequence : running_) {
+    if (sequence->phase != Phase::kEnded) visit(*sequence);
+  }
+  for (const auto& sequence : waiting_) {
+    if (sequence->phase != Phase::kEnded) visit(*sequence);
+  }
+}
+
+// Commands ---------------------------------------------------------------------------------------
+
+bool Engine::TakeInbox() {
+  std::vector<Command> commands = inbox_.Take();
+  for (Command& command : commands) {
+    std::visit([this](auto& body) { Apply(std::move(body)); }, command);
+  }
+  return !commands.empty();
+}
+
+void Engine::Apply(StartCommand command) {
+  const contract::RequestKey key = command.key;
+  if (const auto found = by_id_.find(key.id); found != by_id_.end()) {
+    Sequence& known = *found->second;
+    if (known.start.key.attempt > key.attempt) {
+      metrics_.stale_frames_total.Add();
+      return;
+    }
+    if (known.start.key.attempt == key.attempt) {
+      Refuse(command, MakeStatus(Reason::kInvalidRequest, "this attempt is already on this worker"));
+      return;
+    }
+    End(known, EndReason::kCancelled);
+  }
+  if (absl::Status status = AdmitStart(command); !status.ok()) {
+    Refuse(command, std::move(status));
+    return;
+  }
+  auto sequence = std::make_unique<Sequence>();
+  sequence->deadline = clock_.Monotonic() + command.time_left;
+  sequence->blocks_needed = static_cast<std::uint32_t>(BlocksNeeded(command));
+  sequence->start = std::move(command);
+  by_id_[key.id] = sequence.get();
+  waiting_.push_back(std::move(sequence));
+}
+
+absl::Status Engine::AdmitStart(const StartCommand& command) const {
+  if (draining_) {
+    return MakeStatus(Reason::kDraining, "this worker takes no new requests");
+  }
+  if (absl::Status status = CheckStart(command, start_limits_); !status.ok()) return status;
+  if (waiting_.size() >= options_.waiting_max) {
+    return MakeStatus(Reason::kQueueFull, "as many requests wait on this worker as it allows: " +
+                                              std::to_string(options_.waiting_max));
+  }
+  return absl::OkStatus();
+}
+
+void Engine::Refuse(const StartCommand& command, absl::Status status) {
+  reports_.AddEnded(command.link, {.key = command.key,
+                                   .reason = EndReason::kError,
+                                   .status = std::move(status)});
+}
+
+void Engine::Apply(const LinkLostCommand& command) {
+  reports_.Forget(command.link);
+  ForEach([&](Sequence& sequence) {
+    if (sequence.start.link != command.link) return;
+    Detach(sequence);
+    reports_.CountLost();
+  });
+}
+
+void Engine::Withdraw(const contract::RequestKey& key) {
+  const auto found = by_id_.find(key.id);
+  if (found == by_id_.end()) return;  // it has ended already
+  if (found->second->start.key.attempt != key.attempt) {
+    metrics_.stale_frames_total.Add();
+    return;
+  }
+  End(*found->second, EndReason::kCancelled);
+}
+
+// A step -----------------------------------------------------------------------------------------
+
+bool Engine::ExpireDeadlines() {
+  const absl::Duration now = clock_.Monotonic();
+  bool any = false;
+  ForEach([&](Sequence& sequence) {
+    if (sequence.deadline > now) return;
+    any = true;
+    End(sequence, EndReason::kError,
+        MakeStatus(Reason::kDeadlineExceeded, "the request's deadline passed on the worker"));
+  });
+  return any;
+}
+
+Plan Engine::MakePlan() const {
+  std::vector<RunningSequence> running;
+  running.reserve(running_.size());
+  for (const auto& sequence : running_) {
+    const bool prefilling = sequence->phase == Phase::kPrefilling;
+    running.push_back(
+        {.decoding = sequence->phase == Phase::kDecoding,
+         .prompt_tokens_left = prefilling ? sequence->prompt_tokens() - sequence->computed : 0});
+  }
+  std::vector<WaitingSequence> waiting;
+  waiting.reserve(waiting_.size());
+  for (const auto& sequence : waiting_) {
+    const bool computes = sequence->start.leg != Leg::kDecode;
+    waiting.push_back({.blocks_needed = sequence->blocks_needed,
+                       .prompt_tokens_left = computes ? sequence->prompt_tokens() : 0});
+  }
+  return PlanStep({.running = running, .waiting = waiting, .blocks_free = pool_.free_count()},
+                  options_.scheduler);
+}
+
+void Engine::Admit(std::uint32_t admissions) {
+  for (std::uint32_t i = 0; i < admissions; ++i) {
+    std::unique_ptr<Sequence> sequence = std::move(waiting_.front());
+    waiting_.pop_front();
+    std::optional<BlockList> blocks = pool_.Reserve(sequence->blocks_needed);
+    BALEEN_CHECK(blocks.has_value(), "the plan admits only what fits");
+    sequence->blocks = *std::move(blocks);
+    running_.push_back(std::move(sequence));
+    Sequence& admitted = *running_.back();
+    if (admitted.start.leg == Leg::kDecode) {
+      admitted.phase = Phase::kReceiving;
+      Expect(admitted);
+    } else {
+      admitted.phase = Phase::kPrefilling;
+    }
+  }
+}
+
+void Engine::BuildBatch(const Plan& plan) {
+  rows_.clear();
+  batch_.clear();
+  for (const std::uint32_t index : plan.decode) {
+    Sequence& sequence = *running_[index];
+    rows_.push_back({.sequence = &sequence});
+    batch_.push_back({.tokens = {&sequence.last_token, 1},
+                      .position = sequence.computed,
+                      .block_table = sequence.blocks.ids(),
+                      .form = AttentionForm::kAbsorbed,
+                      .sample = &sequence.start.sampling});
+  }
+  for (const PrefillChunk& chunk : plan.prefill) {
+    Sequence& sequence = *running_[chunk.sequence];
+    const bool last = sequence.computed + chunk.tokens == sequence.prompt_tokens();
+    rows_.push_back({.sequence = &sequence, .chunk = chunk.tokens});
+    batch_.push_back(
+        {.tokens = std::span(sequence.start.prompt).subspan(sequence.computed, chunk.tokens),
+         .position = sequence.computed,
+         .block_table = sequence.blocks.ids(),
+         .form = AttentionForm::kPrefill,
+         .sample = last ? &sequence.start.sampling : nullptr});
+  }
+}
+
+bool Engine::Compute(const Plan& plan) {
+  BuildBatch(plan);
+  if (rows_.empty()) return false;
+  sampled_.assign(rows_.size(), SampledToken{});
+  const absl::Duration begun = clock_.Monotonic();
+  const absl::Status status =
+      model_.Step(batch_, {.base = pool_.base(), .blocks = pool_.total()}, sampled_);
+  metrics_.step_seconds.Observe(absl::ToDoubleSeconds(clock_.Monotonic() - begun));
+  metrics_.steps_total.Add();
+  ++step_;
+  if (!status.ok()) {
+    log::Error("step failed", {{"step", step_}, {"sequences", rows_.size()},
+                               {"status", status.ToString()}});
+    for (const Row& row : rows_) {
+      End(*row.sequence, EndReason::kError, WithReason(status, Reason::kInternal));
+    }
+    return true;
+  }
+  for (std::size_t i = 0; i < rows_.size(); ++i) ApplyRow(rows_[i], sampled_[i]);
+  return true;
+}
+
+void Engine::ApplyRow(const Row& row, SampledToken& sampled) {
+  Sequence& sequence = *row.sequence;
+  if (row.chunk == 0) {
+    sequence.computed += 1;
+    AcceptToken(sequence, sampled);
+    return;
+  }
+  sequence.computed += row.chunk;
+  metrics_.prompt_tokens_total.Add(row.chunk);
+  const bool prompt_done = sequence.computed == sequence.prompt_tokens();
+  if (prompt_done) {
+    sequence.phase = Phase::kDecoding;
+    AcceptToken(sequence, sampled);
+    if (sequence.phase == Phase::kEnded) return;
+  }
+  if (sequence.start.leg != Leg::kPrefill) return;
+  if (!prompt_done) {
+    Offer(sequence, sequence.computed / contract::kBlockTokens);
+  } else {
+    sequence.phase = Phase::kHandingOver;
+    Offer(sequence, PromptBlocks(sequence.start));
+    Close(sequence);
+  }
+}
+
+void Engine::AcceptToken(Sequence& sequence, SampledToken& sampled) {
+  if (!sampled.status.ok()) {
+    End(sequence, EndReason::kError, WithReason(sampled.status, Reason::kNumericFault));
+    return;
+  }
+  const std::int32_t token = sampled.token;
+  BALEEN_CHECK(token >= 0 && static_cast<std::uint32_t>(token) < start_limits_.vocabulary_size,
+               "a sampled token is in the vocabulary");
+  sequence.last_token = token;
+  reports_.AddToken(sequence.start.link, {.key = sequence.start.key,
+                                          .sequence = sequence.reply_next,
+                                          .token = std::move(sampled),
+                                          .with_logprobs = sequence.start.sampling.logprobs >= 0});
+  ++sequence.reply_next;
+  ++sequence.emitted;
+  EndIfComplete(sequence, token);
+}
+
+void Engine::EndIfComplete(Sequence& sequence, std::int32_t token) {
+  const std::vector<std::int32_t>& eos = model_.info().eos_token_ids;
+  if (!sequence.start.ignore_eos && std::find(eos.begin(), eos.end(), token) != eos.end()) {
+    End(sequence, EndReason::kStop);
+  } else if (sequence.reply_next >= sequence.start.tokens_max) {
+    End(sequence, EndReason::kLength);
+  }
+}
+
+// Ends -------------------------------------------------------------------------------------------
+
+void Engine::End(Sequence& sequence, EndReason reason, absl::Status status) {
+  Detach(sequence);
+  reports_.AddEnded(sequence.start.link, {.key = sequence.start.key,
+                                          .reason = reason,
+                                          .tokens = sequence.emitted,
+                                          .status = std::move(status),
+                                          .kv_transfer_bytes = sequence.transfer_bytes});
+}
+
+// Takes a sequence out of everything, at once, except for memory that the data plane may still touch.
+void Engine::Detach(Sequence& sequence) {
+  BALEEN_CHECK(sequence.phase != Phase::kEnded, "a request ends once");
+  sequence.phase = Phase::kEnded;
+  by_id_.erase(sequence.start.key.id);
+  if (sequence.transfer_open) {
+    OpenTransfer& open = transfers_.at(sequence.start.transfer);
+    open.sequence = nullptr;
+    open.blocks = std::move(sequence.blocks);
+    transfer_->Cancel(sequence.start.transfer);
+  }
+  sequence.blocks.Release();
+}
+
+void Engine::Sweep() {
+  const auto ended = [](const auto& sequence) { return sequence->phase == Phase::kEnded; };
+  std::erase_if(running_, ended);
+  std::erase_if(waiting_, ended);
+}
+
+void Engine::EndAll() {
+  ForEach([this](Sequence& sequence) {
+    End(sequence, EndReason::kError,
+        MakeStatus(Reason::kDraining, "the worker is shutting down"));
+  });
+  Sweep();
+}
+
+LoadReport Engine::MeasureLoad() const {
+  LoadReport load{.kv_blocks_used = pool_.used(), .draining = draining_};
+  ForEach([&](const Sequence& sequence) {
+    const Phase phase = sequence.phase;
+    const bool waits = phase == Phase::kWaiting || phase == Phase::kReceiving;
+    (waits ? load.sequences_waiting : load.sequences_running) += 1;
+    if (sequence.start.leg != Leg::kDecode && waits) {
+      load.prompt_tokens_pending += sequence.prompt_tokens();
+    }
+    if (phase == Phase::kPrefilling) {
+      load.prompt_tokens_pending += sequence.prompt_tokens() - sequence.computed;
+    }
+    if (phase == Phase::kDecoding) load.context_tokens_held += sequence.computed;
+  });
+  return load;
+}
+
+void Engine::Publish() {
+  const LoadReport load = MeasureLoad();
+  metrics_.sequences_running.Set(load.sequences_running);
+  metrics_.sequences_waiting.Set(load.sequences_waiting);
+  metrics_.kv_blocks_used.Set(load.kv_blocks_used);
+  {
+    std::lock_guard lock(load_mutex_);
+    load_ = load;
+  }
+  reports_.Deliver(step_, load, sink_);
+}
+
+void Engine::CheckBlocks() const {
+  std::size_t held = 0;
+  for (const auto& sequence : running_) held += sequence->blocks.size();
+  for (const auto& [id, open] : transfers_) held += open.blocks.size();
+  BALEEN_CHECK(held == pool_.used(), "every block in use is held by a sequence or a transfer");
+}
+
+}  // namespace baleen::worker

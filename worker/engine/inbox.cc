@@ -1,0 +1,58 @@
+#include "worker/engine/inbox.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "proto/contract/status.h"
+
+namespace baleen::worker {
+
+absl::Status Inbox::Push(Command command) {
+  const bool is_start = std::holds_alternative<StartCommand>(command);
+  const bool is_control = std::holds_alternative<CancelCommand>(command) ||
+                          std::holds_alternative<ReleaseCommand>(command);
+  {
+    std::lock_guard lock(mutex_);
+    if (is_start && starts_ >= limits_.starts_max) {
+      return contract::MakeStatus(
+          contract::Reason::kQueueFull,
+          fmt::format("worker inbox holds {} new requests, its limit", limits_.starts_max));
+    }
+    if (is_control && controls_ >= limits_.controls_max) {
+      return contract::MakeStatus(
+          contract::Reason::kQueueFull,
+          fmt::format("worker inbox holds {} cancels and releases, its limit",
+                      limits_.controls_max));
+    }
+    starts_ += is_start ? 1 : 0;
+    controls_ += is_control ? 1 : 0;
+    commands_.push_back(std::move(command));
+  }
+  arrived_.notify_one();
+  return absl::OkStatus();
+}
+
+void Inbox::Wake() {
+  {
+    std::lock_guard lock(mutex_);
+    woken_ = true;
+  }
+  arrived_.notify_one();
+}
+
+std::vector<Command> Inbox::Take() {
+  std::lock_guard lock(mutex_);
+  starts_ = 0;
+  controls_ = 0;
+  return std::exchange(commands_, {});
+}
+
+void Inbox::WaitFor(absl::Duration limit) {
+  std::unique_lock lock(mutex_);
+  arrived_.wait_for(lock, absl::ToChronoMicroseconds(limit),
+                    [this] { return woken_ || !commands_.empty(); });
+  woken_ = false;
+}
+
+}  // namespace baleen::worker

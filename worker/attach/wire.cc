@@ -1,0 +1,205 @@
+#include "worker/attach/wire.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "proto/contract/limits.h"
+#include "proto/contract/status.h"
+
+namespace baleen::worker::wire {
+namespace {
+
+using contract::MakeStatus;
+using contract::Reason;
+
+// Faster heartbeats would be a load of their own, slower ones would outlast any lease.
+constexpr std::uint32_t kHeartbeatMsMin = 10;
+constexpr std::uint32_t kHeartbeatMsMax = 10'000;
+
+v1::Role ToWire(Role role) {
+  switch (role) {
+    case Role::kPrefill:
+      return v1::ROLE_PREFILL;
+    case Role::kDecode:
+      return v1::ROLE_DECODE;
+    case Role::kMixed:
+      return v1::ROLE_MIXED;
+  }
+  return v1::ROLE_UNSPECIFIED;
+}
+
+v1::EndReason ToWire(EndReason reason) {
+  switch (reason) {
+    case EndReason::kStop:
+      return v1::END_REASON_STOP;
+    case EndReason::kLength:
+      return v1::END_REASON_LENGTH;
+    case EndReason::kHandedOver:
+      return v1::END_REASON_HANDED_OVER;
+    case EndReason::kCancelled:
+      return v1::END_REASON_CANCELLED;
+    case EndReason::kError:
+      return v1::END_REASON_ERROR;
+  }
+  return v1::END_REASON_UNSPECIFIED;
+}
+
+absl::StatusOr<Leg> ToLeg(v1::Leg leg) {
+  switch (leg) {
+    case v1::LEG_WHOLE:
+      return Leg::kWhole;
+    case v1::LEG_PREFILL:
+      return Leg::kPrefill;
+    case v1::LEG_DECODE:
+      return Leg::kDecode;
+    default:
+      return MakeStatus(Reason::kInvalidRequest,
+                        fmt::format("leg {} is not known to this worker", static_cast<int>(leg)));
+  }
+}
+
+void Fill(const contract::RequestKey& key, v1::RequestKey* out) {
+  out->set_router(key.id.router);
+  out->set_number(key.id.number);
+  out->set_attempt(key.attempt);
+}
+
+void Fill(const LoadReport& load, v1::LoadReport* out) {
+  out->set_sequences_running(load.sequences_running);
+  out->set_sequences_waiting(load.sequences_waiting);
+  out->set_prompt_tokens_pending(load.prompt_tokens_pending);
+  out->set_context_tokens_held(load.context_tokens_held);
+  out->set_kv_blocks_used(load.kv_blocks_used);
+  out->set_draining(load.draining);
+}
+
+void Fill(const ModelInfo& model, v1::ModelIdentity* out) {
+  out->set_name(model.name);
+  out->set_digest(model.digest);
+  out->set_context_tokens(model.context_tokens);
+  out->set_vocabulary_size(model.vocabulary_size);
+  for (const std::int32_t id : model.eos_token_ids) out->add_eos_token_ids(id);
+  out->set_kv_block_bytes(model.kv_block_bytes);
+  out->set_arithmetic(model.arithmetic);
+}
+
+void Fill(const TokenOutput& token, v1::Logprobs* out) {
+  out->set_present(token.with_logprobs);
+  if (!token.with_logprobs) return;
+  out->set_sampled(token.token.logprob);
+  for (const auto& [id, logprob] : token.token.top) {
+    out->add_top_token_ids(id);
+    out->add_top_logprobs(logprob);
+  }
+}
+
+}  // namespace
+
+v1::WorkerMessage HelloMessage(const WorkerIdentity& identity) {
+  v1::WorkerMessage message;
+  v1::Hello& hello = *message.mutable_hello();
+  hello.set_protocol_version(contract::kProtocolVersion);
+  hello.set_worker(identity.name);
+  hello.set_incarnation(identity.incarnation);
+  hello.set_role(ToWire(identity.role));
+  hello.set_group(identity.group);
+  hello.set_rank(identity.rank);
+  Fill(identity.model, hello.mutable_model());
+  hello.set_kv_blocks_total(identity.kv_blocks_total);
+  hello.set_sequences_max(identity.sequences_max);
+  hello.set_step_tokens_max(identity.step_tokens_max);
+  hello.set_data_plane_address(identity.data_plane_address);
+  hello.set_metrics_address(identity.metrics_address);
+  hello.set_model_directory(identity.model_directory);
+  return message;
+}
+
+v1::WorkerMessage LoadMessage(const LoadReport& load) {
+  v1::WorkerMessage message;
+  Fill(load, message.mutable_load());
+  return message;
+}
+
+v1::WorkerMessage StepMessage(const StepReport& report) {
+  v1::WorkerMessage message;
+  v1::StepOutput& step = *message.mutable_step();
+  step.set_step(report.step);
+  const bool with_logprobs =
+      std::any_of(report.tokens.begin(), report.tokens.end(),
+                  [](const TokenOutput& token) { return token.with_logprobs; });
+  for (const TokenOutput& token : report.tokens) {
+    Fill(token.key, step.add_keys());
+    step.add_sequence(token.sequence);
+    step.add_token_ids(token.token.token);
+    if (with_logprobs) Fill(token, step.add_logprobs());
+  }
+  Fill(report.load, step.mutable_load());
+  return message;
+}
+
+v1::WorkerMessage EndedMessage(const EndedOutput& ended) {
+  v1::WorkerMessage message;
+  v1::Ended& out = *message.mutable_ended();
+  Fill(ended.key, out.mutable_key());
+  out.set_reason(ToWire(ended.reason));
+  out.set_tokens(ended.tokens);
+  if (ended.reason == EndReason::kError) {
+    out.set_code(static_cast<int>(ended.status.code()));
+    out.set_message(std::string(ended.status.message()));
+  }
+  out.set_kv_transfer_bytes(ended.kv_transfer_bytes);
+  return message;
+}
+
+contract::RequestKey KeyOf(const v1::RequestKey& key) {
+  return {.id = {.router = key.router(), .number = key.number()}, .attempt = key.attempt()};
+}
+
+absl::StatusOr<StartCommand> ToStart(v1::Start& start, LinkId link) {
+  StartCommand command{.link = link, .key = KeyOf(start.key())};
+  if (command.key.id.number == 0 || command.key.attempt == 0) {
+    return MakeStatus(Reason::kInvalidRequest, "request number and attempt count from 1");
+  }
+  absl::StatusOr<Leg> leg = ToLeg(start.leg());
+  if (!leg.ok()) return leg.status();
+  command.leg = *leg;
+  const std::size_t prompt_tokens = static_cast<std::size_t>(start.prompt_token_ids_size());
+  if (prompt_tokens > contract::kContextTokensMax) {
+    return MakeStatus(Reason::kPromptTooLong,
+                      fmt::format("prompt of {} tokens is longer than any context, {}",
+                                  prompt_tokens, contract::kContextTokensMax));
+  }
+  if (start.peer_data_plane_address().size() > contract::kDataPlaneAddressBytesMax) {
+    return MakeStatus(Reason::kInvalidRequest,
+                      fmt::format("peer data-plane address of {} bytes is longer than {}",
+                                  start.peer_data_plane_address().size(),
+                                  contract::kDataPlaneAddressBytesMax));
+  }
+  command.prompt.assign(start.prompt_token_ids().begin(), start.prompt_token_ids().end());
+  const v1::Sampling& sampling = start.sampling();
+  command.sampling = {.temperature = sampling.temperature(),
+                      .top_k = sampling.top_k(),
+                      .top_p = sampling.top_p(),
+                      .seed = sampling.seed(),
+                      .logprobs = sampling.logprobs()};
+  command.tokens_max = start.tokens_max();
+  command.ignore_eos = start.ignore_eos();
+  if (start.deadline_ms() > 0) command.time_left = absl::Milliseconds(start.deadline_ms());
+  command.transfer = {.value = start.transfer()};
+  command.peer_address = std::move(*start.mutable_peer_data_plane_address());
+  return command;
+}
+
+absl::StatusOr<WelcomeTerms> ToTerms(const v1::Welcome& welcome) {
+  if (welcome.router() == 0) {
+    return absl::InvalidArgumentError("the router's Welcome carries no router number");
+  }
+  const std::uint32_t heartbeat_ms =
+      std::clamp(welcome.heartbeat_ms(), kHeartbeatMsMin, kHeartbeatMsMax);
+  return WelcomeTerms{.router = welcome.router(),
+                      .heartbeat = absl::Milliseconds(heartbeat_ms)};
+}
+
+}  // namespace baleen::worker::wire

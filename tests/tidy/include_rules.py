@@ -16,6 +16,7 @@ MAY_INCLUDE = {
     "worker/cache": ["proto/contract", "observability/base", "worker/model"],
     "worker/scheduler": ["proto/contract", "observability/base", "worker/model"],
     "worker/device": ["kernels", "observability/base"],
+    "worker/model/format": ["observability/base"],
     "worker/model": ["kernels", "proto/contract", "observability/base", "worker/device"],
     "worker/kv_transfer": ["proto/contract", "observability/base"],
     "worker/kv_transfer/bench": ["worker/kv_transfer", "proto/contract", "observability/base"],

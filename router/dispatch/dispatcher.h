@@ -1,0 +1,154 @@
+// The requests of this router: plans each one, starts its legs on the workers, puts tokens in
+// order, and ends it exactly once.
+//
+// A state machine without threads, sockets or a clock of its own: production runs it on the thread
+// of router/cluster, tests and the simulator drive it by hand. Every call returns at once.
+//
+// A request is `waiting` (for room on the workers, first come first served within its model) or
+// `running` (its legs are started). Its ending is delivered at once; legs that are then still open
+// on a worker are `closing`: their Ended frame is awaited, for a limited time, so that their work
+// counts as long as the worker has it.
+//
+// A failure before the first token that another worker may cure is tried again with the next
+// attempt; frames of the old one are dropped.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "observability/base/clock.h"
+#include "router/dispatch/links.h"
+#include "router/dispatch/messages.h"
+#include "router/dispatch/reply_order.h"
+#include "router/dispatch/worker_table.h"
+#include "router/policy/route.h"
+
+namespace baleen::router {
+
+struct DispatchOptions {
+  std::uint32_t attempts_max = 2;
+  // The longest wait for room; then the request ends with kQueueFull.
+  absl::Duration queue_wait_max = absl::Seconds(30);
+  // The longest wait for the Ended frame of a leg whose request has ended.
+  absl::Duration closing_max = absl::Seconds(10);
+  RouteWeights weights;
+};
+
+struct DispatchCounts {
+  std::size_t running = 0;
+  std::size_t waiting = 0;
+  std::size_t closing = 0;               // legs
+  std::uint64_t stale_frames_total = 0;  // of unknown requests or older attempts, dropped
+};
+
+// One thread.
+class Dispatcher {
+ public:
+  // `random` gives the ids of transfers: never 0, unpredictable in production.
+  Dispatcher(const DispatchOptions& options, const Clock& clock,
+             std::function<std::uint64_t()> random);
+
+  // Client side. Request ids are used once; their numbers count up.
+  void Submit(Request request);
+  void Cancel(contract::RequestId id);
+  // Ends all requests, and all that will be submitted, with `status`.
+  void EndAll(absl::Status status);
+
+  // Worker side. `link` is borrowed until OnLost. Reports of workers that are not attached have no
+  // effect.
+  void OnAttached(WorkerId worker, std::shared_ptr<const WorkerInfo> info, WorkerLink& link);
+  void OnLoad(WorkerId worker, const LoadReport& load);
+  void OnSuspect(WorkerId worker, bool suspect);
+  void OnTokens(WorkerId worker, std::vector<TokenFrame> tokens);
+  void OnEnded(WorkerId worker, EndedFrame ended);
+  void OnLost(WorkerId worker, std::string_view why);
+
+  // Ends what is past its deadline. To be called every few tens of milliseconds.
+  void Tick();
+
+  DispatchCounts counts() const;
+  const ClusterView& view() const { return workers_.view(); }
+
+ private:
+  struct OpenLeg {
+    WorkerId worker;
+    Work work;
+    bool open = false;  // started, and its Ended has not come
+  };
+  struct Finish {
+    FinishReason reason;
+    std::uint32_t tokens;  // of the whole reply
+  };
+  struct Live {
+    Request request;
+    absl::Duration submitted;
+    bool waiting = true;
+    std::uint32_t attempt = 0;
+    std::vector<WorkerId> avoid;
+    OpenLeg first;   // the prefill leg, or the whole
+    OpenLeg decode;  // only when the plan is split
+    bool split = false;
+    bool decode_has_spoken =
+        false;  // so it has verified the KV, and needs the prefill rank no more
+    ReplyOrder order;
+    std::optional<Finish> finish;  // known, but tokens before it are still to come
+    Ending ending;                 // filled while the request runs
+
+    contract::RequestKey key() const { return {request.id, attempt}; }
+  };
+  using Lives = std::map<std::uint64_t, Live>;  // by number
+  struct ClosingLeg {
+    Work work;
+    absl::Duration until;
+  };
+  enum class Parting { kCancel, kRelease, kAwait };
+
+  // Starting.
+  void TryStart(const std::string& model);
+  void TryStartAll();
+  RouteResult Plan(const Live& live) const;
+  void Start(Live& live, const RoutePlan& plan);
+  void StartLeg(Live& live, OpenLeg& leg, StartFrame frame);
+
+  // Running.
+  Live* FindCurrent(WorkerId worker, const contract::RequestKey& key);
+  void TakeToken(WorkerId worker, TokenFrame frame);
+  void Deliver(Live& live, ReplyToken token);
+  void TakeEnd(Live& live, OpenLeg& leg, const EndedFrame& ended);
+  void TakeFinish(Live& live, const OpenLeg& leg, const EndedFrame& ended);
+  void FinishIfComplete(Live& live);
+
+  // Ending. Each removes `live` unless it is tried again.
+  void FailOrRetry(Live& live, WorkerId culprit, const absl::Status& status);
+  bool Retry(Live& live, WorkerId culprit);
+  void Fail(Live& live, absl::Status status);
+  void End(Live& live);
+  void Part(Live& live, OpenLeg& leg, Parting parting);
+  void ExpireClosing(absl::Duration now);
+
+  std::string Describe(const OpenLeg& leg) const;
+
+  const DispatchOptions options_;
+  const Clock& clock_;
+  const std::function<std::uint64_t()> random_;
+  WorkerTable workers_;
+  Lives lives_;
+  std::map<std::string, std::set<std::uint64_t>> waiting_;        // numbers by model, oldest first
+  std::set<std::pair<absl::Duration, std::uint64_t>> deadlines_;  // of all that have one
+  std::map<std::pair<contract::RequestKey, WorkerId>, ClosingLeg> closing_;
+  std::vector<ReplyToken> ready_;  // reused
+  std::optional<absl::Status> ended_all_;
+  std::uint64_t stale_frames_total_ = 0;
+};
+
+}  // namespace baleen::router

@@ -41,7 +41,7 @@ from optimizer import moments, split_work, update
 MUON_RATE, ADAM_RATE = 0.01, 3e-3
 WARMUP_STEPS = 30
 # Last part of the run, in which the rates fall linearly to zero: the steepest gains come there.
-DECAY_PART = 0.7
+DECAY_PART = 0.64
 BIAS_RATE = 0.005
 EXPERT_ROWS_MULTIPLE = 128
 PROGRESS_STEPS = 10
@@ -325,7 +325,7 @@ def parse_options() -> Options:
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--trunk-tokens", type=int, default=16_000_000)
-    parser.add_argument("--mtp-tokens", type=int, default=3_000_000)
+    parser.add_argument("--mtp-tokens", type=int, default=2_500_000)
     parser.add_argument(
         "--rows", type=int, default=12, help="rows of 320 tokens per process and step"
     )

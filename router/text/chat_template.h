@@ -1,0 +1,76 @@
+// A conversation to the prompt that the model was trained to continue.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "router/text/tokenizer.h"
+
+struct baleen_text_template;
+
+namespace baleen::router {
+
+enum class ChatRole : std::uint8_t { kSystem, kUser, kAssistant };
+
+// nullopt for anything but "system", "user", "assistant".
+std::optional<ChatRole> ParseChatRole(std::string_view name);
+
+// Borrows its text.
+struct ChatMessage {
+  ChatRole role = ChatRole::kUser;
+  std::string_view content;
+};
+
+struct RenderOptions {
+  // The prompt ends with the beginning of the assistant's turn.
+  bool add_generation_prompt = true;
+  // For templates that show the date, in UTC.
+  absl::Time now = absl::UnixEpoch();
+};
+
+struct RenderedPrompt {
+  std::string text;  // for people and logs: what is a token and what is text does not show in it
+  std::vector<std::int32_t> token_ids;
+  bool opens_reasoning = false;  // it ends with <think>: the reply begins inside the reasoning
+};
+
+// The model's own Jinja template, rendered as Hugging Face transformers renders it. Immutable once
+// loaded; any number of threads may use one.
+//
+// A message can not steer the model: control tokens spelled out in its content stay text, whatever
+// the template does with it (how: router/text/crate/src/control.rs). The one exception: <think> and
+// </think> in an assistant message are tags, so that the template can drop earlier reasoning.
+class ChatTemplate {
+ public:
+  // chat_template.jinja of `model_dir`; else chat_template of its tokenizer_config.json; else the
+  // format of DeepSeek-R1 and V3. FAILED_PRECONDITION if the template is malformed or there is none
+  // that fits the vocabulary.
+  static absl::StatusOr<std::shared_ptr<const ChatTemplate>> Load(
+      const std::string& model_dir, std::shared_ptr<const Tokenizer> tokenizer);
+
+  // INVALID_ARGUMENT if there are no messages or too many, if they or the prompt are too long
+  // (TextLimits), not UTF-8, or refused by the template. FAILED_PRECONDITION if the template fails.
+  absl::StatusOr<RenderedPrompt> Render(std::span<const ChatMessage> messages,
+                                        const RenderOptions& options = {}) const;
+
+ private:
+  struct HandleDeleter {
+    void operator()(baleen_text_template* handle) const;
+  };
+  using Handle = std::unique_ptr<baleen_text_template, HandleDeleter>;
+
+  ChatTemplate(Handle handle, std::shared_ptr<const Tokenizer> tokenizer);
+  bool OpensReasoning(const RenderedPrompt& prompt) const;
+
+  Handle handle_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+};
+
+}  // namespace baleen::router

@@ -1,0 +1,136 @@
+// C ABI of the Rust text crate: Hugging Face tokenizers and chat templates. Only router/text
+// includes this file.
+//
+// Strings are UTF-8 with a length, without a terminating NUL; a length of 0 allows a null pointer.
+//
+// Ownership: what a *_load function or a baleen_text_prompt hands out belongs to the caller until
+// it is given to the matching *_free function; inputs are borrowed for the call only.
+//
+// Errors: a function that can fail returns a baleen_text_code, and fills `error` unless that is
+// BALEEN_TEXT_OK. Outputs are then left as they were. No panic leaves this library.
+//
+// Threads: loaded objects never change; any number of threads may use one at the same time.
+//
+// Limits: baleen_text_limits; besides, 100,000 white space characters in a row, token ids below
+// 1,048,576, and 1,000,000 template instructions. A template can still build large values within
+// those: load templates from model directories only, never from a request.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum baleen_text_code {
+  BALEEN_TEXT_OK = 0,
+  BALEEN_TEXT_INVALID_INPUT = 1,  // the request: too long, not UTF-8, refused by the template
+  BALEEN_TEXT_INVALID_MODEL = 2,  // a file of the model directory
+  BALEEN_TEXT_INTERNAL = 3,       // a bug
+};
+
+#define BALEEN_TEXT_MESSAGE_BYTES 512
+
+// One line of text; cut, at a character, to fit.
+typedef struct baleen_text_error {
+  int32_t code;
+  uint32_t message_size;
+  char message[BALEEN_TEXT_MESSAGE_BYTES];
+} baleen_text_error;
+
+typedef struct baleen_text_span {
+  const char* data;
+  size_t size;
+} baleen_text_span;
+
+// What is larger is refused before any other work is done on it.
+typedef struct baleen_text_limits {
+  size_t tokenizer_json_bytes_max;
+  size_t config_json_bytes_max;  // also of a chat template file
+  size_t text_bytes_max;         // of one text, of all messages together, and of a rendered prompt
+  size_t messages_max;
+} baleen_text_limits;
+
+typedef struct baleen_text_tokenizer baleen_text_tokenizer;
+typedef struct baleen_text_template baleen_text_template;
+
+// tokenizer_json: the file of that name. config_json: tokenizer_config.json, or empty if there is
+// none.
+int32_t baleen_text_tokenizer_load(const baleen_text_limits* limits,
+                                   baleen_text_span tokenizer_json, baleen_text_span config_json,
+                                   baleen_text_tokenizer** tokenizer, baleen_text_error* error);
+void baleen_text_tokenizer_free(baleen_text_tokenizer* tokenizer);
+
+enum baleen_text_token_flag {
+  BALEEN_TEXT_TOKEN_EXISTS = 1,
+  BALEEN_TEXT_TOKEN_SPECIAL = 2,  // left out of decoded text on request
+  BALEEN_TEXT_TOKEN_CONTROL = 4,  // steers the model: special, or of the form <...>
+};
+
+// Borrowed from the tokenizer, valid as long as it is. Token ids are below id_end. The bytes of
+// token `id` are bytes[offsets[id] .. offsets[id + 1]); those of several tokens in a row make up
+// the text, which need not break into characters where tokens end. bos_id and eos_id are -1 if the
+// model has none.
+typedef struct baleen_text_vocabulary {
+  uint32_t id_end;
+  const char* bytes;
+  const uint32_t* offsets;  // id_end + 1 of them
+  const uint8_t* flags;     // id_end of them, baleen_text_token_flag or-ed
+  int32_t bos_id;
+  int32_t eos_id;
+  uint8_t adds_bos;              // 1: a prompt not made by a chat template starts with bos_id
+  uint8_t strips_leading_space;  // 1: one space at the start of decoded text is dropped
+} baleen_text_vocabulary;
+
+void baleen_text_tokenizer_vocabulary(const baleen_text_tokenizer* tokenizer,
+                                      baleen_text_vocabulary* vocabulary);
+
+// The id of the token with this text (of a byte-level tokenizer: its spelling in tokenizer.json),
+// or -1.
+int32_t baleen_text_token_id(const baleen_text_tokenizer* tokenizer, baleen_text_span token);
+
+// Filled by encode (text stays null) and render; give it to baleen_text_prompt_free once.
+typedef struct baleen_text_prompt {
+  char* text;
+  size_t text_size;
+  int32_t* token_ids;
+  size_t token_ids_size;
+} baleen_text_prompt;
+
+void baleen_text_prompt_free(baleen_text_prompt* prompt);
+
+// Ids of `text`, nothing added. Control tokens spelled out in it become tokens if control_as_tokens
+// is not 0, and stay ordinary text if it is 0.
+int32_t baleen_text_encode(const baleen_text_tokenizer* tokenizer, baleen_text_span text,
+                           uint8_t control_as_tokens, baleen_text_prompt* prompt,
+                           baleen_text_error* error);
+
+// template_file: chat_template.jinja, or empty if there is none; then chat_template of config_json;
+// then DeepSeek-R1's format. The template keeps what it needs of the tokenizer alive.
+int32_t baleen_text_template_load(const baleen_text_tokenizer* tokenizer,
+                                  baleen_text_span config_json, baleen_text_span template_file,
+                                  baleen_text_template** chat_template, baleen_text_error* error);
+void baleen_text_template_free(baleen_text_template* chat_template);
+
+typedef struct baleen_text_message {
+  baleen_text_span role;  // "system", "user", "assistant"
+  baleen_text_span content;
+} baleen_text_message;
+
+typedef struct baleen_text_render_options {
+  uint8_t add_generation_prompt;  // 1: end with the start of the assistant's turn
+  int64_t now_unix_seconds;       // for templates that show the date, in UTC
+} baleen_text_render_options;
+
+// The prompt of a conversation. Control tokens spelled out in message contents stay ordinary text,
+// except <think> and
+// </think> in those of the assistant.
+int32_t baleen_text_render(const baleen_text_template* chat_template,
+                           const baleen_text_message* messages, size_t messages_size,
+                           const baleen_text_render_options* options, baleen_text_prompt* prompt,
+                           baleen_text_error* error);
+
+#ifdef __cplusplus
+}
+#endif

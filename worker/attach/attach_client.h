@@ -26,7 +26,8 @@ struct AttachOptions {
 
 class AttachClient final : public OutputSink {
  public:
-  // Borrowed: `discovery` and `inbox` outlive the client. `load` is called on any thread, from Start on.
+  // Borrowed: `discovery` and `inbox` outlive the client. `load` is called on any thread, from
+  // Start on.
   AttachClient(const AttachOptions& options, Discovery& discovery, Inbox& inbox,
                const metrics::WorkerMetrics& metrics);
   // Stops.

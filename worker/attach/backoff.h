@@ -1,4 +1,5 @@
-// How long to wait before dialling again: grows, is bounded, and is spread so that workers do not dial in step.
+// How long to wait before dialling again: grows, is bounded, and is spread so that workers do not
+// dial in step.
 #pragma once
 
 #include "absl/time/time.h"

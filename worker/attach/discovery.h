@@ -12,8 +12,8 @@ namespace baleen::worker {
 class Discovery {
  public:
   virtual ~Discovery() = default;
-  // The addresses (host:port) of all routers now, asked for again and again. May block for some seconds at most. An error keeps the answer
-  // before it.
+  // The addresses (host:port) of all routers now, asked for again and again. May block for some
+  // seconds at most. An error keeps the answer before it.
   virtual absl::StatusOr<std::vector<std::string>> Resolve() = 0;
 };
 

@@ -12,9 +12,11 @@
 namespace baleen::worker {
 namespace {
 
-// TCP gives a silent peer up after this long: heartbeats keep data on the way, so no pings are needed to notice it.
+// TCP gives a silent peer up after this long: heartbeats keep data on the way, so no pings are
+// needed to notice it.
 constexpr int kPeerSilenceMs = 10'000;
-// gRPC servers take a ping every five minutes from a client whose streams they do not answer; more often counts as abuse.
+// gRPC servers take a ping every five minutes from a client whose streams they do not answer; more
+// often counts as abuse.
 constexpr int kKeepaliveMs = 6 * 60 * 1000;
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
@@ -242,8 +244,7 @@ void Stream::HandleStart(v1::Start& start) {
   }
   if (refusal.ok()) return;
   StepReport report;
-  report.ended.push_back(
-      {.key = key, .reason = EndReason::kError, .status = std::move(refusal)});
+  report.ended.push_back({.key = key, .reason = EndReason::kError, .status = std::move(refusal)});
   Deliver(link_, report);
 }
 

@@ -1,7 +1,8 @@
 // One Attach stream to one router, from dialling to its end.
 //
-// Two threads: the caller of Attend writes, a second one reads. Tokens come from the engine's thread through Deliver into a bounded queue; a router
-// that reads too slowly for it loses the stream, and with it its requests here, rather than this process its memory.
+// Two threads: the caller of Attend writes, a second one reads. Tokens come from the engine's
+// thread through Deliver into a bounded queue; a router that reads too slowly for it loses the
+// stream, and with it its requests here, rather than this process its memory.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -28,7 +29,8 @@
 namespace baleen::worker {
 
 struct StreamOptions {
-  // Step reports that wait for a slow router: at 20 ms a step, some 20 s; of 64 tokens each, some 13 MB.
+  // Step reports that wait for a slow router: at 20 ms a step, some 20 s; of 64 tokens each, some
+  // 13 MB.
   std::size_t reports_max = 1024;
   absl::Duration welcome_wait = absl::Seconds(5);  // from Hello to Welcome
   absl::Duration flush_wait = absl::Seconds(1);    // for the last words, at Stop
@@ -47,11 +49,13 @@ class Stream {
  public:
   Stream(std::string address, const StreamOptions& options, StreamParts& parts);
 
-  // Dials, says Hello, and attends the router until the stream ends for any reason, which is the returned status (OK: it ended in
-  // order). When it returns the engine has been told that the link is lost. Call once.
+  // Dials, says Hello, and attends the router until the stream ends for any reason, which is the
+  // returned status (OK: it ended in order). When it returns the engine has been told that the link
+  // is lost. Call once.
   absl::Status Attend();
 
-  // Any thread; never blocks. False when `link` is not this stream; reports for a stream that has just ended are dropped.
+  // Any thread; never blocks. False when `link` is not this stream; reports for a stream that has
+  // just ended are dropped.
   bool Deliver(LinkId link, StepReport& report);
 
   // Any thread: write what waits, then end the stream.

@@ -172,10 +172,10 @@ absl::StatusOr<StartCommand> ToStart(v1::Start& start, LinkId link) {
                                   prompt_tokens, contract::kContextTokensMax));
   }
   if (start.peer_data_plane_address().size() > contract::kDataPlaneAddressBytesMax) {
-    return MakeStatus(Reason::kInvalidRequest,
-                      fmt::format("peer data-plane address of {} bytes is longer than {}",
-                                  start.peer_data_plane_address().size(),
-                                  contract::kDataPlaneAddressBytesMax));
+    return MakeStatus(
+        Reason::kInvalidRequest,
+        fmt::format("peer data-plane address of {} bytes is longer than {}",
+                    start.peer_data_plane_address().size(), contract::kDataPlaneAddressBytesMax));
   }
   command.prompt.assign(start.prompt_token_ids().begin(), start.prompt_token_ids().end());
   const v1::Sampling& sampling = start.sampling();
@@ -198,8 +198,7 @@ absl::StatusOr<WelcomeTerms> ToTerms(const v1::Welcome& welcome) {
   }
   const std::uint32_t heartbeat_ms =
       std::clamp(welcome.heartbeat_ms(), kHeartbeatMsMin, kHeartbeatMsMax);
-  return WelcomeTerms{.router = welcome.router(),
-                      .heartbeat = absl::Milliseconds(heartbeat_ms)};
+  return WelcomeTerms{.router = welcome.router(), .heartbeat = absl::Milliseconds(heartbeat_ms)};
 }
 
 }  // namespace baleen::worker::wire

@@ -1,5 +1,5 @@
-// Between the wire (baleen.v1) and the engine's values. Everything that comes in is checked for form here; whether the rank can serve it is
-// the engine's business (worker/engine/start_check.h).
+// Between the wire (baleen.v1) and the engine's values. Everything that comes in is checked for
+// form here; whether the rank can serve it is the engine's business (worker/engine/start_check.h).
 #pragma once
 
 #include <cstdint>
@@ -38,10 +38,12 @@ v1::WorkerMessage EndedMessage(const EndedOutput& ended);
 
 contract::RequestKey KeyOf(const v1::RequestKey& key);
 
-// INVALID_ARGUMENT (with a contract::Reason) for an unknown leg, a bad key, a prompt or address that is too long. Takes the address out of `start`.
+// INVALID_ARGUMENT (with a contract::Reason) for an unknown leg, a bad key, a prompt or address
+// that is too long. Takes the address out of `start`.
 absl::StatusOr<StartCommand> ToStart(v1::Start& start, LinkId link);
 
-// The times of a Welcome, held within sane bounds whatever the router says. INVALID_ARGUMENT without a router number.
+// The times of a Welcome, held within sane bounds whatever the router says. INVALID_ARGUMENT
+// without a router number.
 struct WelcomeTerms {
   std::uint64_t router = 0;
   absl::Duration heartbeat;

@@ -63,7 +63,9 @@ BlockPool::BlockPool(const Options& options, Arena arena)
   for (std::uint32_t id = options.blocks; id-- > 0;) free_.push_back(id);
 }
 
-BlockPool::~BlockPool() { BALEEN_CHECK(used() == 0, "every block is returned before its pool goes"); }
+BlockPool::~BlockPool() {
+  BALEEN_CHECK(used() == 0, "every block is returned before its pool goes");
+}
 
 std::optional<BlockList> BlockPool::Reserve(std::uint32_t count) {
   if (count > free_.size()) return std::nullopt;

@@ -1,7 +1,8 @@
-// The KV memory of a rank: one arena cut into blocks of 64 tokens, handed out as lists that return themselves.
+// The KV memory of a rank: one arena cut into blocks of 64 tokens, handed out as lists that return
+// themselves.
 //
-// Threading: a pool and its lists belong to one thread, the engine's. The bytes of a block may be read and written by others (the data
-// plane) while some list holds it.
+// Threading: a pool and its lists belong to one thread, the engine's. The bytes of a block may be
+// read and written by others (the data plane) while some list holds it.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +19,8 @@ namespace baleen::worker {
 
 class BlockPool;
 
-// Blocks held for one sequence, in the order of its positions. Move-only; gives the blocks back when it goes.
+// Blocks held for one sequence, in the order of its positions. Move-only; gives the blocks back
+// when it goes.
 class BlockList {
  public:
   BlockList() = default;
@@ -53,8 +55,8 @@ class BlockPool {
     std::size_t block_bytes = 0;  // at least 1; the arena is blocks * block_bytes, aligned to 64
   };
 
-  // Takes the arena's address space at once; the operating system commits a page when it is first written.
-  // INVALID_ARGUMENT for zero sizes, RESOURCE_EXHAUSTED when the arena cannot be had.
+  // Takes the arena's address space at once; the operating system commits a page when it is first
+  // written. INVALID_ARGUMENT for zero sizes, RESOURCE_EXHAUSTED when the arena cannot be had.
   static absl::StatusOr<std::unique_ptr<BlockPool>> Create(const Options& options);
 
   // Every list must be gone.
@@ -62,7 +64,8 @@ class BlockPool {
   BlockPool(const BlockPool&) = delete;
   BlockPool& operator=(const BlockPool&) = delete;
 
-  // `count` blocks (0 gives an empty list), or nothing when fewer are free: all or none, so two sequences never wait for each other.
+  // `count` blocks (0 gives an empty list), or nothing when fewer are free: all or none, so two
+  // sequences never wait for each other.
   std::optional<BlockList> Reserve(std::uint32_t count);
 
   std::byte* base() const { return arena_.get(); }

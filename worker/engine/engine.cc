@@ -46,7 +46,8 @@ Engine::Engine(const EngineOptions& options, const EngineParts& parts)
       start_limits_(StartLimitsOf(options, parts)),
       model_hash_(HashModel(parts.model.info())),
       reports_(parts.metrics) {
-  BALEEN_CHECK(pool_.block_bytes() == model_.info().kv_block_bytes, "the pool is cut for the model");
+  BALEEN_CHECK(pool_.block_bytes() == model_.info().kv_block_bytes,
+               "the pool is cut for the model");
   metrics_.kv_blocks_total.Set(pool_.total());
 }
 
@@ -124,7 +125,8 @@ void Engine::Apply(StartCommand command) {
       return;
     }
     if (known.start.key.attempt == key.attempt) {
-      Refuse(command, MakeStatus(Reason::kInvalidRequest, "this attempt is already on this worker"));
+      Refuse(command,
+             MakeStatus(Reason::kInvalidRequest, "this attempt is already on this worker"));
       return;
     }
     End(known, EndReason::kCancelled);
@@ -154,9 +156,8 @@ absl::Status Engine::AdmitStart(const StartCommand& command) const {
 }
 
 void Engine::Refuse(const StartCommand& command, absl::Status status) {
-  reports_.AddEnded(command.link, {.key = command.key,
-                                   .reason = EndReason::kError,
-                                   .status = std::move(status)});
+  reports_.AddEnded(command.link,
+                    {.key = command.key, .reason = EndReason::kError, .status = std::move(status)});
 }
 
 void Engine::Apply(const LinkLostCommand& command) {
@@ -266,8 +267,8 @@ bool Engine::Compute(const Plan& plan) {
   metrics_.steps_total.Add();
   ++step_;
   if (!status.ok()) {
-    log::Error("step failed", {{"step", step_}, {"sequences", rows_.size()},
-                               {"status", status.ToString()}});
+    log::Error("step failed",
+               {{"step", step_}, {"sequences", rows_.size()}, {"status", status.ToString()}});
     for (const Row& row : rows_) {
       End(*row.sequence, EndReason::kError, WithReason(status, Reason::kInternal));
     }
@@ -340,7 +341,8 @@ void Engine::End(Sequence& sequence, EndReason reason, absl::Status status) {
                                           .kv_transfer_bytes = sequence.transfer_bytes});
 }
 
-// Takes a sequence out of everything, at once, except for memory that the data plane may still touch.
+// Takes a sequence out of everything, at once, except for memory that the data plane may still
+// touch.
 void Engine::Detach(Sequence& sequence) {
   BALEEN_CHECK(sequence.phase != Phase::kEnded, "a request ends once");
   sequence.phase = Phase::kEnded;
@@ -362,8 +364,7 @@ void Engine::Sweep() {
 
 void Engine::EndAll() {
   ForEach([this](Sequence& sequence) {
-    End(sequence, EndReason::kError,
-        MakeStatus(Reason::kDraining, "the worker is shutting down"));
+    End(sequence, EndReason::kError, MakeStatus(Reason::kDraining, "the worker is shutting down"));
   });
   Sweep();
 }

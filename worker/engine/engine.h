@@ -1,14 +1,19 @@
-// The engine: one thread that owns all sequences and KV blocks of a rank and computes one step after the other.
+// The engine: one thread that owns all sequences and KV blocks of a rank and computes one step
+// after the other.
 //
-// A step: take the inbox, take the data plane's events, end what is past its deadline, plan (worker/scheduler), compute the batch (Model), report. All
-// waiting happens between steps, on the inbox.
+// A step: take the inbox, take the data plane's events, end what is past its deadline, plan
+// (worker/scheduler), compute the batch (Model), report. All waiting happens between steps, on the
+// inbox.
 //
 // What it guarantees:
-//  - Each Start gets exactly one Ended, after all its tokens, unless its link is lost first. (A Start of an older attempt than one that is here is
+//  - Each Start gets exactly one Ended, after all its tokens, unless its link is lost first. (A
+//  Start of an older attempt than one that is here is
 //    dropped and counted. A Release is answered by that one Ended too.)
-//  - A cancelled, released, lost or expired request gives its blocks back before the next step computes. Blocks of a transfer that is still
+//  - A cancelled, released, lost or expired request gives its blocks back before the next step
+//  computes. Blocks of a transfer that is still
 //    open are kept until its final event.
-//  - A failed Model::Step fails the sequences of that step and nothing else; a numeric fault fails its own sequence.
+//  - A failed Model::Step fails the sequences of that step and nothing else; a numeric fault fails
+//  its own sequence.
 //  - Every queue is bounded; what does not fit is refused with Reason::kQueueFull.
 #pragma once
 
@@ -40,14 +45,16 @@ struct EngineOptions {
   Role role = Role::kMixed;
   SchedulerLimits scheduler;  // the model was made for at least StepLimitsFor(scheduler)
   std::size_t waiting_max = 256;
-  // The longest sleep between two looks at the data plane while transfers are open, if nobody wakes the inbox earlier.
+  // The longest sleep between two looks at the data plane while transfers are open, if nobody wakes
+  // the inbox earlier.
   absl::Duration transfer_poll = absl::Milliseconds(5);
   absl::Duration idle_wait_max = absl::Milliseconds(250);
   // How long Run waits at its end for open transfers to give their memory back.
   absl::Duration stop_wait_max = absl::Seconds(1);
 };
 
-// A step computes at most one row for each running sequence: a token of a decoding one, a chunk of a prompt.
+// A step computes at most one row for each running sequence: a token of a decoding one, a chunk of
+// a prompt.
 constexpr StepLimits StepLimitsFor(const SchedulerLimits& limits) {
   return {.tokens_max = limits.prefill_tokens_max + limits.sequences_max,
           .sequences_max = limits.sequences_max};
@@ -71,11 +78,12 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  // One step. True when it did something, so that there may be more to do at once; false when only a new command, an event of the data
-  // plane or time can bring work.
+  // One step. True when it did something, so that there may be more to do at once; false when only
+  // a new command, an event of the data plane or time can bring work.
   bool RunOnce();
 
-  // Steps until `stop` is requested, then ends what is left with Reason::kDraining. On the thread that calls RunOnce.
+  // Steps until `stop` is requested, then ends what is left with Reason::kDraining. On the thread
+  // that calls RunOnce.
   void Run(std::stop_token stop);
 
   // How long the engine may sleep now. On the engine's thread.
@@ -152,9 +160,9 @@ class Engine {
   const std::uint64_t model_hash_;
 
   bool draining_ = false;
-  std::uint64_t step_ = 0;  // steps that computed something
-  std::deque<std::unique_ptr<Sequence>> waiting_;   // oldest first
-  std::vector<std::unique_ptr<Sequence>> running_;  // hold blocks; oldest first
+  std::uint64_t step_ = 0;                                    // steps that computed something
+  std::deque<std::unique_ptr<Sequence>> waiting_;             // oldest first
+  std::vector<std::unique_ptr<Sequence>> running_;            // hold blocks; oldest first
   std::unordered_map<contract::RequestId, Sequence*> by_id_;  // that have not ended
   std::unordered_map<contract::TransferId, OpenTransfer> transfers_;
   Reports reports_;

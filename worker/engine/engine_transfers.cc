@@ -16,10 +16,11 @@ namespace {
 using contract::MakeStatus;
 using contract::Reason;
 
-// A full data plane is a full worker: the router may try elsewhere. Everything else is a transfer that failed.
+// A full data plane is a full worker: the router may try elsewhere. Everything else is a transfer
+// that failed.
 absl::Status TransferStatus(const absl::Status& status) {
-  const Reason reason = absl::IsResourceExhausted(status) ? Reason::kQueueFull
-                                                          : Reason::kTransferFailed;
+  const Reason reason =
+      absl::IsResourceExhausted(status) ? Reason::kQueueFull : Reason::kTransferFailed;
   return MakeStatus(reason, std::string(status.message()));
 }
 
@@ -100,8 +101,7 @@ void Engine::Finish(const TransferEvent& event) {
     const bool sent = event.kind == TransferEventKind::kHandedOver;
     (sent ? metrics_.kv_transfer_sent_bytes_total : metrics_.kv_transfer_received_bytes_total)
         .Add(static_cast<double>(event.bytes));
-    metrics_.kv_transfer_seconds.Observe(
-        absl::ToDoubleSeconds(clock_.Monotonic() - open.begun));
+    metrics_.kv_transfer_seconds.Observe(absl::ToDoubleSeconds(clock_.Monotonic() - open.begun));
   }
   if (open.sequence != nullptr) {
     open.sequence->transfer_open = false;
@@ -124,9 +124,9 @@ void Engine::Continue(Sequence& sequence, const TransferEvent& event) {
   }
   BALEEN_CHECK(sequence.phase == Phase::kReceiving, "only an expected transfer is received");
   const absl::StatusOr<Handover> handover = ParseHandover(event.manifest);
-  const absl::Status fits =
-      handover.ok() ? VerifyHandover(*handover, sequence.start.prompt, model_.info())
-                    : handover.status();
+  const absl::Status fits = handover.ok()
+                                ? VerifyHandover(*handover, sequence.start.prompt, model_.info())
+                                : handover.status();
   if (!fits.ok()) {
     End(sequence, EndReason::kError,
         MakeStatus(Reason::kTransferFailed, std::string(fits.message())));

@@ -12,7 +12,8 @@
 
 namespace baleen::worker {
 
-// The engine empties the inbox at the top of each step, so these bound what can arrive during one step.
+// The engine empties the inbox at the top of each step, so these bound what can arrive during one
+// step.
 struct InboxLimits {
   // A Start carries its prompt, at most 640 kB of ids: 256 of them hold at most 164 MB.
   std::size_t starts_max = 256;
@@ -24,8 +25,9 @@ class Inbox {
  public:
   explicit Inbox(InboxLimits limits) : limits_(limits) {}
 
-  // Any thread. Refused with Reason::kQueueFull when there is no room, and the command is dropped. DrainCommand and LinkLostCommand are always
-  // taken: a link sends the latter once, so their number is bounded by the links.
+  // Any thread. Refused with Reason::kQueueFull when there is no room, and the command is dropped.
+  // DrainCommand and LinkLostCommand are always taken: a link sends the latter once, so their
+  // number is bounded by the links.
   absl::Status Push(Command command);
 
   // Any thread: ends the current or the next wait.

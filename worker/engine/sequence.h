@@ -1,4 +1,5 @@
-// A request on this rank, from its Start to its end. Owned by the engine, touched by its thread only.
+// A request on this rank, from its Start to its end. Owned by the engine, touched by its thread
+// only.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +34,7 @@ struct Sequence {
   std::uint32_t emitted = 0;     // tokens reported by this rank
   std::int32_t last_token = -1;  // sampled and not fed back yet
 
-  bool transfer_open = false;       // begun on the data plane, no final event yet
+  bool transfer_open = false;        // begun on the data plane, no final event yet
   std::uint32_t blocks_offered = 0;  // prefill leg
   std::uint64_t transfer_bytes = 0;
 

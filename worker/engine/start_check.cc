@@ -18,8 +18,8 @@ absl::Status CheckSampling(const SampleSpec& sampling) {
   const float temperature = sampling.temperature;
   const bool greedy = temperature == 0.0f;
   // Written so that NaN fails.
-  if (!greedy && !(temperature >= contract::kTemperatureMin &&
-                   temperature <= contract::kTemperatureMax)) {
+  if (!greedy &&
+      !(temperature >= contract::kTemperatureMin && temperature <= contract::kTemperatureMax)) {
     return MakeStatus(Reason::kInvalidRequest,
                       fmt::format("temperature {} is neither 0 nor in [{}, {}]", temperature,
                                   contract::kTemperatureMin, contract::kTemperatureMax));
@@ -39,9 +39,10 @@ absl::Status CheckSampling(const SampleSpec& sampling) {
 absl::Status CheckTransfer(const StartCommand& start, const StartLimits& limits) {
   if (start.leg == Leg::kWhole) return absl::OkStatus();
   if (!limits.has_data_plane) {
-    return MakeStatus(Reason::kInvalidRequest,
-                      fmt::format("leg {} needs a data plane, which this worker was started without",
-                                  NameOf(start.leg)));
+    return MakeStatus(
+        Reason::kInvalidRequest,
+        fmt::format("leg {} needs a data plane, which this worker was started without",
+                    NameOf(start.leg)));
   }
   if (start.transfer.value == 0) {
     return MakeStatus(Reason::kInvalidRequest,
@@ -79,9 +80,7 @@ absl::Status CheckPrompt(const StartCommand& start, const StartLimits& limits) {
   return absl::OkStatus();
 }
 
-std::uint64_t BlocksFor(std::uint64_t tokens) {
-  return (tokens + kBlockTokens - 1) / kBlockTokens;
-}
+std::uint64_t BlocksFor(std::uint64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
 
 }  // namespace
 
@@ -96,9 +95,8 @@ std::uint64_t BlocksNeeded(const StartCommand& start) {
 
 absl::Status CheckStart(const StartCommand& start, const StartLimits& limits) {
   if (!Takes(limits.role, start.leg)) {
-    return MakeStatus(Reason::kInvalidRequest,
-                      fmt::format("leg {} is not for a {} worker", NameOf(start.leg),
-                                  NameOf(limits.role)));
+    return MakeStatus(Reason::kInvalidRequest, fmt::format("leg {} is not for a {} worker",
+                                                           NameOf(start.leg), NameOf(limits.role)));
   }
   for (const absl::Status& status :
        {CheckTransfer(start, limits), CheckPrompt(start, limits), CheckSampling(start.sampling)}) {

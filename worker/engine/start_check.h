@@ -20,8 +20,8 @@ struct StartLimits {
 // OK, or a status with a contract::Reason that names the field and the limit; never prompt text.
 absl::Status CheckStart(const StartCommand& start, const StartLimits& limits);
 
-// Blocks that the request can ever need on this rank. The reply's last token is never fed back, so its KV is never made. Precondition: the
-// prompt is not empty and tokens_max is at least 1.
+// Blocks that the request can ever need on this rank. The reply's last token is never fed back, so
+// its KV is never made. Precondition: the prompt is not empty and tokens_max is at least 1.
 std::uint64_t BlocksNeeded(const StartCommand& start);
 
 // Blocks that hold the prompt.

@@ -1,4 +1,4 @@
-#include "worker/process/options.h"
+#include "worker/options.h"
 
 #include <fmt/format.h>
 
@@ -32,7 +32,9 @@ void Declare(CLI::App& app, WorkerOptions& options, Raw& raw) {
     for (char& c : environment) c = c == '-' ? '_' : static_cast<char>(std::toupper(c));
     return app.add_option(flag, value, help)->envname(environment)->capture_default_str();
   };
-  const auto range = [](std::uint32_t least, std::uint32_t most) { return CLI::Range(least, most); };
+  const auto range = [](std::uint32_t least, std::uint32_t most) {
+    return CLI::Range(least, most);
+  };
   add("--model", options.model_directory, "Model directory (Hugging Face layout)")->required();
   add("--role", raw.role, "prefill, decode or mixed")
       ->check(CLI::IsMember({"prefill", "decode", "mixed"}));
@@ -67,8 +69,8 @@ bool IsHostPort(const std::string& address) {
 
 absl::Status Validate(const WorkerOptions& options) {
   if (options.routers.size() > kRoutersMax) {
-    return absl::InvalidArgumentError(
-        fmt::format("--router: {} addresses, the most are {}", options.routers.size(), kRoutersMax));
+    return absl::InvalidArgumentError(fmt::format("--router: {} addresses, the most are {}",
+                                                  options.routers.size(), kRoutersMax));
   }
   for (const std::string& router : options.routers) {
     if (!IsHostPort(router)) {

@@ -1,4 +1,4 @@
-#include "worker/process/host.h"
+#include "worker/host.h"
 
 #include <signal.h>
 #include <sys/prctl.h>

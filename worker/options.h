@@ -1,4 +1,5 @@
-// Everything that baleen-worker can be told, in one place: flag --kv-blocks or environment BALEEN_KV_BLOCKS.
+// Everything that baleen-worker can be told, in one place: flag --kv-blocks or environment
+// BALEEN_KV_BLOCKS.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "worker/process/kv_budget.h"
+#include "worker/kv_budget.h"
 
 #include <fmt/format.h>
 

@@ -1,0 +1,35 @@
+// What the worker asks of the machine it runs on.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace baleen::worker {
+
+// FAILED_PRECONDITION names what the CPU lacks of x86-64-v3 (AVX2, FMA, BMI2: every server since
+// 2015), which the kernels need.
+absl::Status CheckCpu();
+
+// Memory that can be had without swapping: MemAvailable, or less where a control group allows less.
+// Never fails: 0 when nobody says.
+std::uint64_t AvailableMemoryBytes();
+
+// The value of `key` in text as /proc/meminfo has it ("MemAvailable:   1234 kB"), in bytes; 0
+// without the key.
+std::uint64_t MeminfoBytes(std::string_view meminfo, std::string_view key);
+
+// From now on SIGTERM and SIGINT are not delivered but wait for AwaitStopSignal. Call before any
+// thread starts.
+void BlockStopSignals();
+
+// True when SIGTERM or SIGINT is there, or comes within `limit`; takes it.
+bool AwaitStopSignal(absl::Duration limit);
+
+// SIGTERM when the parent process ends. False when it has ended already. `parent` is what getppid
+// said at the start of main.
+bool DieWithParent(int parent);
+
+}  // namespace baleen::worker

@@ -438,6 +438,7 @@ TEST(ModelConfig, RefusesMalformedJson) {
   const Case cases[] = {
       {"", "not valid JSON"},
       {"[]", "not a JSON object"},
+      {std::string(R"({"model_type": "deepseek_v3"})") + '\0' + "{", "a zero byte"},
       {"{", "not valid JSON"},
       {R"({"model_type": "deepseek_v3"} x)", "not valid JSON"},
       {R"({"model_type": "deepseek_v3", "rms_norm_eps": NaN})", "not valid JSON"},

@@ -294,6 +294,11 @@ absl::StatusOr<std::string_view> HeaderText(std::span<const std::byte> head,
   if (!text.starts_with('{')) {
     return absl::InvalidArgumentError("header does not begin with '{'");
   }
+  // nlohmann-json takes a zero byte for the end of its input and would not look at the rest.
+  if (const std::size_t zero = text.find('\0'); zero != text.npos) {
+    return absl::InvalidArgumentError(
+        fmt::format("header is not valid JSON at byte {}: a zero byte", zero));
+  }
   return text;
 }
 

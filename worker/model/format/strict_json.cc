@@ -94,6 +94,11 @@ absl::StatusOr<Json> ParseStrictJson(std::string_view what, std::string_view tex
     return absl::InvalidArgumentError(
         fmt::format("{}: {} bytes, the limit is {}", what, text.size(), limits.bytes_max));
   }
+  if (const std::size_t zero = text.find('\0'); zero != text.npos) {
+    // nlohmann-json takes a zero byte for the end of its input and would not look at the rest.
+    return absl::InvalidArgumentError(
+        fmt::format("{}: not valid JSON at byte {}: a zero byte", what, zero));
+  }
   DocumentBuilder builder(limits.depth_max);
   if (!Json::sax_parse(text.begin(), text.end(), &builder)) {
     return absl::InvalidArgumentError(fmt::format("{}: {}", what, builder.error()));

@@ -32,6 +32,10 @@ MAY_INCLUDE = {
                            "router/text"],
     "router": L0 + ["router"],  # main.cc wires
     "tools/cli": L0 + ["worker", "router/text"],
+    "tools/cli/cluster": ["observability/base"],
+    "tools/cli/terminal": ["observability/base", "tools/cli/cluster"],
+    "tools/cli/client": L0 + ["tools/cli/cluster"],
+    "tools/cli/doctor": L0 + ["worker", "router/text", "tools/cli/cluster", "tools/cli/terminal"],
 }
 
 # Package -> (what its includes start with, the folders that may use it).

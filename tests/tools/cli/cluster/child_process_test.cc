@@ -1,0 +1,103 @@
+// ChildProcess: what a child inherits, how it ends, and that nothing is left of it.
+#include "tools/cli/cluster/child_process.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cerrno>
+#include <string>
+
+#include "tools/cli/cluster/signals.h"
+
+namespace baleen::cli {
+namespace {
+
+using ::testing::HasSubstr;
+
+// All that a child writes to a stream until it closes it; the test's own time limit bounds the
+// wait.
+std::string ReadToEnd(int number) {
+  std::string text;
+  std::array<char, 1024> buffer;
+  for (;;) {
+    pollfd wanted{.fd = number, .events = POLLIN, .revents = 0};
+    ::poll(&wanted, 1, -1);
+    const ssize_t got = ::read(number, buffer.data(), buffer.size());
+    if (got == 0) return text;
+    if (got > 0) text.append(buffer.data(), static_cast<std::size_t>(got));
+  }
+}
+
+// Waits on SIGCHLD, as the supervisor does.
+int WaitForEnd(ChildProcess& child) {
+  auto signals = SignalDescriptor::Create({SIGCHLD});
+  EXPECT_TRUE(signals.ok());
+  for (;;) {
+    if (const auto wait_status = child.Reap()) return *wait_status;
+    pollfd wanted{.fd = signals->number(), .events = POLLIN, .revents = 0};
+    ::poll(&wanted, 1, 1000);
+    signals->Take();
+  }
+}
+
+TEST(ChildProcess, GivesOutputAndExitCode) {
+  BlockSignals();
+  auto child = ChildProcess::Launch(
+      {.executable = "/bin/sh", .arguments = {"-c", "echo out; echo err >&2; exit 3"}});
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_EQ(ReadToEnd(child->stdout_number()), "out\n");
+  EXPECT_EQ(ReadToEnd(child->stderr_number()), "err\n");
+  EXPECT_EQ(DescribeWaitStatus(WaitForEnd(*child)), "exit code 3");
+  EXPECT_EQ(child->Reap(), std::nullopt) << "reaped once only";
+}
+
+TEST(ChildProcess, StartsWithNothingOfOurSignalsAndTerminal) {
+  BlockSignals();
+  auto child = ChildProcess::Launch(
+      {.executable = "/bin/sh",
+       .arguments = {"-c",
+                     "grep -E 'SigBlk|SigIgn' /proc/self/status; wc -c; "
+                     "test $(cut -d' ' -f5 /proc/$$/stat) = $$ && echo own-group"}});
+  ASSERT_TRUE(child.ok()) << child.status();
+  const std::string out = ReadToEnd(child->stdout_number());
+  EXPECT_THAT(out, HasSubstr("SigBlk:\t0000000000000000"));
+  EXPECT_THAT(out, HasSubstr("SigIgn:\t0000000000000000"));
+  EXPECT_THAT(out, HasSubstr("\n0\n")) << "standard input is empty";
+  EXPECT_THAT(out, HasSubstr("own-group"));
+}
+
+TEST(ChildProcess, DescribesADeathBySignal) {
+  BlockSignals();
+  auto child = ChildProcess::Launch({.executable = "/bin/sh", .arguments = {"-c", "kill -9 $$"}});
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_EQ(DescribeWaitStatus(WaitForEnd(*child)), "killed by signal 9 (Killed)");
+}
+
+TEST(ChildProcess, SaysWhatCanNotBeStarted) {
+  const auto missing = ChildProcess::Launch({.executable = "/nonexistent/baleen-worker"});
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.status().message()),
+              HasSubstr("/nonexistent/baleen-worker: No such file"));
+  const auto folder = ChildProcess::Launch({.executable = "/usr"});
+  EXPECT_THAT(std::string(folder.status().message()), HasSubstr("/usr: Permission denied"));
+}
+
+TEST(ChildProcess, DestructionLeavesNoProcess) {
+  pid_t pid = -1;
+  {
+    // Blocks for ever on the pipe that nobody reads.
+    auto child = ChildProcess::Launch({.executable = "/bin/cat", .arguments = {"/dev/zero"}});
+    ASSERT_TRUE(child.ok()) << child.status();
+    pid = child->pid();
+    EXPECT_EQ(::kill(pid, 0), 0);
+  }
+  EXPECT_EQ(::kill(pid, 0), -1);
+  EXPECT_EQ(errno, ESRCH) << "neither running nor a zombie";
+}
+
+}  // namespace
+}  // namespace baleen::cli

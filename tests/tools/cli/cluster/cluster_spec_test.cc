@@ -1,0 +1,97 @@
+// ClusterSpec: which processes a cluster has, their command lines, and the lines they announce
+// themselves with.
+#include "tools/cli/cluster/cluster_spec.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+namespace baleen::cli {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::vector<std::string> NamesOf(const ClusterSpec& spec) {
+  std::vector<std::string> names;
+  for (const ChildSpec& child : ChildrenOf(spec)) names.push_back(child.name);
+  return names;
+}
+
+TEST(ClusterSpec, NamesItsProcessesAsTheyNameThemselves) {
+  EXPECT_THAT(NamesOf({.model_directory = "m", .prefill = 2, .decode = 1, .mixed = 1}),
+              ElementsAre("router", "prefill-0.0", "prefill-1.0", "decode-0.0", "mixed-0.0"));
+}
+
+TEST(ClusterSpec, RefusesWhatCanNotAnswer) {
+  struct Case {
+    ClusterSpec spec;
+    const char* message;  // null = valid
+  };
+  const std::vector<Case> cases = {
+      {{.model_directory = "m", .prefill = 1, .decode = 1}, nullptr},
+      {{.model_directory = "m", .mixed = 1}, nullptr},
+      {{.model_directory = "m", .prefill = 32, .decode = 31, .mixed = 1}, nullptr},
+      {{.model_directory = "", .mixed = 1}, "--model"},
+      {{.model_directory = "m"}, "at least one prefill and one decode"},
+      {{.model_directory = "m", .prefill = 3}, "at least one prefill and one decode"},
+      {{.model_directory = "m", .decode = 3}, "at least one prefill and one decode"},
+      {{.model_directory = "m", .prefill = 32, .decode = 32, .mixed = 1}, "at most 64"},
+      {{.model_directory = "m", .prefill = 0xffffffff, .decode = 2}, "4294967297 workers"},
+  };
+  for (const Case& c : cases) {
+    const absl::Status status = Validate(c.spec);
+    EXPECT_EQ(status.ok(), c.message == nullptr) << status.ToString();
+    if (c.message != nullptr) {
+      EXPECT_THAT(std::string(status.message()), HasSubstr(c.message));
+    }
+  }
+}
+
+TEST(ClusterSpec, FirstLifeTakesAnyPort) {
+  const ClusterSpec spec{.model_directory = "m", .mixed = 1, .listen = "127.0.0.1:9000"};
+  const auto children = ChildrenOf(spec);
+  EXPECT_EQ(fmt::format("{}", fmt::join(ArgumentsOf(spec, children[0], nullptr, nullptr), " ")),
+            "--model m --listen 127.0.0.1:9000 --worker-listen 127.0.0.1:0 "
+            "--metrics-listen 127.0.0.1:0 --log-format text --log-level info --drain-seconds 10 "
+            "--die-with-parent");
+}
+
+TEST(ClusterSpec, NextLifeTakesThePortsOfTheFirst) {
+  const ClusterSpec spec{.model_directory = "m", .prefill = 1, .decode = 1, .kv_blocks = 7};
+  const auto children = ChildrenOf(spec);
+  const ReadyLine router = {{"grpc", "h:1"}, {"workers", "h:2"}, {"metrics", "h:3"}};
+  const ReadyLine worker = {{"worker", "decode-0.0"}, {"metrics", "h:4"}};
+  EXPECT_EQ(fmt::format("{}", fmt::join(ArgumentsOf(spec, children[0], nullptr, &router), " ")),
+            "--model m --listen h:1 --worker-listen h:2 --metrics-listen h:3 --log-format text "
+            "--log-level info --drain-seconds 10 --die-with-parent");
+  EXPECT_EQ(fmt::format("{}", fmt::join(ArgumentsOf(spec, children[2], &router, &worker), " ")),
+            "--model m --role decode --group 0 --rank 0 --router h:2 --metrics-listen h:4 "
+            "--kv-blocks 7 --log-format text --log-level info --drain-seconds 10 "
+            "--die-with-parent");
+}
+
+TEST(ReadyLine, TakesTheKeysOfItsKindAndToleratesMore) {
+  const auto router = ParseReadyLine(
+      ChildKind::kRouter, R"({"grpc": "a:1", "workers": "a:2", "metrics": "a:3", "http": "a:4"})");
+  ASSERT_TRUE(router.ok()) << router.status();
+  EXPECT_EQ(router->at("workers"), "a:2");
+  const auto worker = ParseReadyLine(ChildKind::kWorker, R"({"worker":"w","metrics":"a:3"})");
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  EXPECT_EQ(worker->at("worker"), "w");
+}
+
+TEST(ReadyLine, RefusesEverythingElse) {
+  for (const char* line : {"", "hello", "[]", "7", "{}", R"({"worker": 7, "metrics": "a:1"})",
+                           R"({"worker": "w"})", R"({"worker": "w", "metrics": "a:1")"}) {
+    const auto ready = ParseReadyLine(ChildKind::kWorker, line);
+    EXPECT_EQ(ready.status().code(), absl::StatusCode::kInvalidArgument) << line;
+  }
+}
+
+}  // namespace
+}  // namespace baleen::cli

@@ -1,0 +1,112 @@
+#include "tools/cli/client/inference_client.h"
+
+#include <fmt/format.h>
+#include <grpcpp/grpcpp.h>
+
+#include <chrono>
+#include <utility>
+
+#include "proto/baleen/v1/inference.grpc.pb.h"
+#include "proto/contract/limits.h"
+
+namespace baleen::cli {
+namespace {
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  // The router of a cluster is never behind the HTTP proxy that the environment may name.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(contract::kMessageBytesMax));
+  arguments.SetMaxSendMessageSize(static_cast<int>(contract::kMessageBytesMax));
+  // After a restart of the router, try again soon.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+void SetDeadline(absl::Duration within, grpc::ClientContext& context) {
+  context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(within));
+}
+
+absl::Status ToStatus(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  // The numbers of the two enums are the same by design.
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+}  // namespace
+
+void Cancellation::Cancel() {
+  std::lock_guard lock(mutex_);
+  cancelled_ = true;
+  if (context_ != nullptr) context_->TryCancel();
+}
+
+void Cancellation::Reset() {
+  std::lock_guard lock(mutex_);
+  cancelled_ = false;
+}
+
+bool Cancellation::cancelled() const {
+  std::lock_guard lock(mutex_);
+  return cancelled_;
+}
+
+void Cancellation::Attach(grpc::ClientContext* context) {
+  std::lock_guard lock(mutex_);
+  context_ = context;
+  if (context_ != nullptr && cancelled_) context_->TryCancel();
+}
+
+struct InferenceClient::Stub {
+  std::unique_ptr<v1::Inference::Stub> inference;
+
+  // Reads a stream to its end. `Start` opens it on a context.
+  template <typename Chunk, typename Start>
+  absl::Status ReadAll(absl::Duration within, Cancellation& cancellation, const Start& start,
+                       const std::function<void(const Chunk&)>& on_chunk) {
+    grpc::ClientContext context;
+    SetDeadline(within, context);
+    const std::unique_ptr<grpc::ClientReader<Chunk>> reader = start(context);
+    cancellation.Attach(&context);
+    Chunk chunk;
+    while (reader->Read(&chunk)) on_chunk(chunk);
+    cancellation.Detach();
+    return ToStatus(reader->Finish());
+  }
+};
+
+InferenceClient::InferenceClient(const std::string& address)
+    : stub_(std::make_unique<Stub>(Stub{v1::Inference::NewStub(MakeChannel(address))})) {}
+
+InferenceClient::~InferenceClient() = default;
+
+absl::StatusOr<v1::ListModelsResponse> InferenceClient::ListModels(absl::Duration within) const {
+  grpc::ClientContext context;
+  SetDeadline(within, context);
+  v1::ListModelsResponse response;
+  const absl::Status status = ToStatus(stub_->inference->ListModels(&context, {}, &response));
+  if (!status.ok()) return status;
+  return response;
+}
+
+absl::Status InferenceClient::Chat(
+    const v1::ChatRequest& request, absl::Duration within, Cancellation& cancellation,
+    const std::function<void(const v1::ChatChunk&)>& on_chunk) const {
+  return stub_->ReadAll<v1::ChatChunk>(
+      within, cancellation,
+      [&](grpc::ClientContext& context) { return stub_->inference->Chat(&context, request); },
+      on_chunk);
+}
+
+absl::Status InferenceClient::Generate(
+    const v1::GenerateRequest& request, absl::Duration within, Cancellation& cancellation,
+    const std::function<void(const v1::GenerateChunk&)>& on_chunk) const {
+  return stub_->ReadAll<v1::GenerateChunk>(
+      within, cancellation,
+      [&](grpc::ClientContext& context) { return stub_->inference->Generate(&context, request); },
+      on_chunk);
+}
+
+}  // namespace baleen::cli

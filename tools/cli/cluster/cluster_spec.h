@@ -1,0 +1,66 @@
+// What a local cluster is made of, and the command line of each of its processes.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace baleen::cli {
+
+struct ClusterSpec {
+  std::string model_directory;
+  // Workers of each role. Each is a group of its own: without expert parallelism a rank holds all
+  // experts.
+  std::uint32_t prefill = 0;
+  std::uint32_t decode = 0;
+  std::uint32_t mixed = 0;
+  std::string listen = "127.0.0.1:0";  // gRPC for clients; port 0 = any free one
+  std::string metrics_listen =
+      "127.0.0.1:0";  // the router's; workers always take a free loopback port
+  std::string log_level = "info";
+  std::string log_format = "text";
+  std::uint32_t drain_seconds = 10;
+  // Passed on to every worker when not 0.
+  std::uint32_t kv_blocks = 0;
+  std::uint32_t sequences_max = 0;
+  std::uint32_t step_tokens_max = 0;
+};
+
+inline constexpr std::uint32_t kWorkersMax = 64;
+
+// INVALID_ARGUMENT names the option and its limit.
+absl::Status Validate(const ClusterSpec& spec);
+
+enum class ChildKind : std::uint8_t { kRouter, kWorker };
+
+struct ChildSpec {
+  ChildKind kind = ChildKind::kWorker;
+  std::string name;  // "router", or as the worker calls itself: "prefill-0.0"
+  std::string role;  // of a worker: "prefill", "decode" or "mixed"
+  std::uint32_t group = 0;
+  std::uint32_t rank = 0;
+};
+
+// The router first, then the workers. Precondition: a valid spec.
+std::vector<ChildSpec> ChildrenOf(const ClusterSpec& spec);
+
+// What a process says once it is ready: {"grpc": "127.0.0.1:4711", ...}.
+using ReadyLine = std::map<std::string, std::string, std::less<>>;
+
+// Parses the line that `kind` prints: one JSON object of strings with the keys of that kind.
+// INVALID_ARGUMENT otherwise.
+absl::StatusOr<ReadyLine> ParseReadyLine(ChildKind kind, std::string_view line);
+
+// Arguments of a child. `router` and `own` are the ready lines of the router and of this child's
+// previous life; null before there is one. With `own` the child is told to listen where it did
+// before, so that addresses stay good across restarts. Precondition: `router` is known for a
+// worker.
+std::vector<std::string> ArgumentsOf(const ClusterSpec& spec, const ChildSpec& child,
+                                     const ReadyLine* router, const ReadyLine* own);
+
+}  // namespace baleen::cli

@@ -1,0 +1,50 @@
+// How text looks on a terminal, and nothing but the text elsewhere.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace baleen::cli {
+
+enum class Look : std::uint8_t {
+  kPlain,
+  kDim,
+  kBold,
+  kRed,
+  kGreen,
+  kYellow,
+  kBlue,
+  kMagenta,
+  kCyan
+};
+
+// Whether text on this descriptor is coloured: it is a terminal that knows colours, and NO_COLOR is
+// not set (no-color.org).
+bool ColoursOn(int descriptor);
+
+class Style {
+ public:
+  explicit Style(bool colours) : colours_(colours) {}
+
+  bool colours() const { return colours_; }
+  // `text` in that look; unchanged without colours.
+  std::string Paint(Look look, std::string_view text) const;
+
+ private:
+  bool colours_;
+};
+
+// A colour for each process of a cluster: stable, and different for neighbours.
+Look LookOf(std::string_view process);
+
+// `text` (UTF-8) without control characters other than newline and tab: what a model or a client
+// wrote must not move the cursor, set the title or paste into the terminal. The C1 controls (U+0080
+// to U+009F) go too.
+std::string WithoutControls(std::string_view text);
+
+// Writes all of `text` to a descriptor at once, so that it is seen now. False when the reader is
+// gone.
+bool WriteAll(int descriptor, std::string_view text);
+
+}  // namespace baleen::cli

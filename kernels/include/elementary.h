@@ -1,5 +1,6 @@
-// The elementary functions, each by one stated sequence of IEEE operations, so that scalar, vector and GPU code give the same bits
-// (docs/arithmetic.md, "Elementary functions"). libm's functions are not used: vector code cannot reproduce them.
+// The elementary functions, each by one stated sequence of IEEE operations, so that scalar, vector
+// and GPU code give the same bits (docs/arithmetic.md, "Elementary functions"). libm's functions
+// are not used: vector code cannot reproduce them.
 #pragma once
 
 #include <bit>
@@ -12,12 +13,13 @@ namespace baleen::kernels {
 
 inline constexpr float kLog2E = 0x1.715476p+0f;       // log2(e) rounded to fp32 ...
 inline constexpr float kLog2ERest = 0x1.4ae0c0p-26f;  // ... and the rest
-inline constexpr float kExp2Min = -125.0f;            // below it the result is 0: no denormal can appear
-inline constexpr float kExp2Max = 128.0f;             // from here on the result is infinity
+inline constexpr float kExp2Min = -125.0f;  // below it the result is 0: no denormal can appear
+inline constexpr float kExp2Max = 128.0f;   // from here on the result is infinity
 
 namespace internal {
 
-// 1.5 * 2^23: adding it leaves |x| < 2^22 rounded to an integer (ties to even) in the low bits of the sum.
+// 1.5 * 2^23: adding it leaves |x| < 2^22 rounded to an integer (ties to even) in the low bits of
+// the sum.
 inline constexpr float kRoundingShift = 0x1.8p+23f;
 
 // 2^(f + n) for |f| <= 0.5003, where `shifted` is n + kRoundingShift and n is in [-125, 128].
@@ -62,8 +64,8 @@ inline float Sigmoid(float x) { return 1.0f / (1.0f + Exp(-x)); }
 
 inline float Silu(float x) { return x / (1.0f + Exp(-x)); }
 
-// Natural logarithm of a positive, finite, normal number, in double precision: k ln 2 + 2 atanh(s), s = (m - 1) / (m + 1), with m in
-// [sqrt(1/2), sqrt(2)).
+// Natural logarithm of a positive, finite, normal number, in double precision: k ln 2 + 2 atanh(s),
+// s = (m - 1) / (m + 1), with m in [sqrt(1/2), sqrt(2)).
 inline double Log(double x) {
   constexpr std::uint64_t kMantissa = 0x000fffffffffffffull;
   constexpr std::uint64_t kOne = 0x3ff0000000000000ull;
@@ -83,11 +85,13 @@ inline double Log(double x) {
   return k * 0x1.62e42fefa39efp-1 + 2.0 * s * sum;
 }
 
-// {cosine, sine} of an angle in [0, 2^19), in double precision: reduction by pi/2 in three parts of 33 bits, then Taylor polynomials.
+// {cosine, sine} of an angle in [0, 2^19), in double precision: reduction by pi/2 in three parts of
+// 33 bits, then Taylor polynomials.
 inline std::pair<double, double> CosineSine(double angle) {
   constexpr double kShift = 0x1.8p+52;  // rounds to an integer, as kRoundingShift does in fp32
   const double n = (angle * 0x1.45f306dc9c883p-1 + kShift) - kShift;
-  const double r = ((angle - n * 0x1.921fb544p+0) - n * 0x1.0b4611a6p-34) - n * 0x1.3198a2e037073p-69;
+  const double r =
+      ((angle - n * 0x1.921fb544p+0) - n * 0x1.0b4611a6p-34) - n * 0x1.3198a2e037073p-69;
   const double r2 = r * r;
   double sine = 0.0;
   double cosine = 0.0;

@@ -46,11 +46,11 @@ struct SiluMultiplyParams {
 struct CombineParams {
   std::int64_t rows = 0;
   std::int64_t columns = 0;
-  std::int64_t slots_per_row = 0;           // experts of a token
-  const std::uint16_t* slots = nullptr;     // bf16 [rows][slots_per_row][columns]
-  const float* weights = nullptr;           // [rows][slots_per_row]
-  const float* shared = nullptr;            // [rows][columns], or null: no shared expert
-  float* y = nullptr;                       // [rows][columns]
+  std::int64_t slots_per_row = 0;        // experts of a token
+  const std::uint16_t* slots = nullptr;  // bf16 [rows][slots_per_row][columns]
+  const float* weights = nullptr;        // [rows][slots_per_row]
+  const float* shared = nullptr;         // [rows][columns], or null: no shared expert
+  float* y = nullptr;                    // [rows][columns]
 };
 
 }  // namespace baleen::kernels

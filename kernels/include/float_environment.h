@@ -5,8 +5,9 @@
 
 namespace baleen::kernels {
 
-// Round to nearest even, exceptions masked, denormal inputs are zero (DAZ) and denormal results are flushed to zero (FTZ), as AMX and AVX512-BF16
-// always do. Sets it for the current thread and restores what was there before. Every thread that calls an op must hold one.
+// Round to nearest even, exceptions masked, denormal inputs are zero (DAZ) and denormal results are
+// flushed to zero (FTZ), as AMX and AVX512-BF16 always do. Sets it for the current thread and
+// restores what was there before. Every thread that calls an op must hold one.
 class FloatEnvironment {
  public:
   FloatEnvironment() : saved_(_mm_getcsr()) { _mm_setcsr(kRequired); }
@@ -19,7 +20,8 @@ class FloatEnvironment {
 
  private:
   static constexpr unsigned kStickyFlags = 0x003f;
-  static constexpr unsigned kRequired = 0x9fc0;  // FTZ | DAZ | all exceptions masked | round to nearest
+  static constexpr unsigned kRequired =
+      0x9fc0;  // FTZ | DAZ | all exceptions masked | round to nearest
 
   unsigned saved_;
 };

@@ -16,13 +16,18 @@ struct GemmParams {
   const PackedWeight* weight = nullptr;  // kBf16 or kFp8Block
   const std::uint16_t* x = nullptr;      // bf16 [m][k], rows x_stride elements apart
   std::int64_t x_stride = 0;
+  // Null, or [m]: row i of the product reads row x_rows[i] of x, and is written to row y_rows[i] of
+  // y (an expert's tokens, without a copy).
+  const std::int32_t* x_rows = nullptr;
+  const std::int32_t* y_rows = nullptr;
   // Exactly one of these is not null. [m][n], rows y_stride elements apart.
   float* y = nullptr;
   std::uint16_t* y_bf16 = nullptr;  // the fp32 result rounded to bf16
   std::int64_t y_stride = 0;
 };
 
-// The router's logits: activations and weights both fp32, the sums in the same order as Gemm without scales.
+// The router's logits: activations and weights both fp32, the sums in the same order as Gemm
+// without scales.
 struct GateGemmParams {
   std::int64_t m = 0;
   const PackedWeight* weight = nullptr;  // kF32

@@ -1,4 +1,5 @@
-// Number formats of weights and activations: bf16 and FP8 e4m3, to and from fp32 (docs/arithmetic.md, "Formats").
+// Number formats of weights and activations: bf16 and FP8 e4m3, to and from fp32
+// (docs/arithmetic.md, "Formats").
 #pragma once
 
 #include <array>
@@ -12,7 +13,8 @@ constexpr float Bf16ToFloat(std::uint16_t bits) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
 }
 
-// Round to nearest, ties to even. Denormal inputs become zero of the same sign, NaN becomes a quiet NaN, too large becomes infinity.
+// Round to nearest, ties to even. Denormal inputs become zero of the same sign, NaN becomes a quiet
+// NaN, too large becomes infinity.
 constexpr std::uint16_t FloatToBf16(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
@@ -21,8 +23,8 @@ constexpr std::uint16_t FloatToBf16(float value) {
   return static_cast<std::uint16_t>(magnitude > 0x7f800000u ? (bits >> 16) | 0x40u : flushed);
 }
 
-// FP8 e4m3 (the "fn" variant: no infinity, codes 0x7f and 0xff are NaN, largest finite value 448). Every value is a normal fp32
-// number and is exact in bf16.
+// FP8 e4m3 (the "fn" variant: no infinity, codes 0x7f and 0xff are NaN, largest finite value 448).
+// Every value is a normal fp32 number and is exact in bf16.
 constexpr float E4m3ToFloat(std::uint8_t code) {
   const std::uint32_t sign = static_cast<std::uint32_t>(code & 0x80u) << 24;
   const std::uint32_t magnitude = code & 0x7fu;

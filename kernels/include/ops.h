@@ -18,8 +18,9 @@ namespace baleen::kernels {
 // Version of docs/arithmetic.md that every backend of this table computes, to the bit.
 inline constexpr const char* kArithmeticVersion = "baleen-bf16-1";
 
-// Every op is a pure function of its Params: it reads and writes only what they point to, and needs a FloatEnvironment on the calling thread. Buffers that it
-// writes do not overlap those it reads unless the Params say so. All pointers are aligned to their element.
+// Every op is a pure function of its Params: it reads and writes only what they point to, and needs
+// a FloatEnvironment on the calling thread. Buffers that it writes do not overlap those it reads
+// unless the Params say so. All pointers are aligned to their element.
 struct OpTable {
   // Bytes that `pack` needs for a weight; `storage` is aligned to 64 and must outlive the result.
   std::size_t (*packed_bytes)(const WeightSource&) = nullptr;

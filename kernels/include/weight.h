@@ -6,7 +6,8 @@
 
 namespace baleen::kernels {
 
-// Rows and columns of a weight that share one FP8 scale; also the length of K after which FP8 sums are promoted.
+// Rows and columns of a weight that share one FP8 scale; also the length of K after which FP8 sums
+// are promoted.
 inline constexpr std::int64_t kScaleBlock = 128;
 
 enum class WeightFormat : std::uint8_t {
@@ -15,7 +16,8 @@ enum class WeightFormat : std::uint8_t {
   kF32,       // gate and embedding only: never an operand of Gemm
 };
 
-// Rows [row_begin, row_begin + row_count) of a tensor [.., columns] in row-major order. Borrowed; nothing need be aligned.
+// Rows [row_begin, row_begin + row_count) of a tensor [.., columns] in row-major order. Borrowed;
+// nothing need be aligned.
 struct WeightSource {
   WeightFormat format = WeightFormat::kBf16;
   const void* data = nullptr;    // first element of row 0 of the tensor
@@ -31,13 +33,15 @@ struct WeightSource {
   std::int64_t k() const { return transposed ? row_count : columns; }
 };
 
-// A weight in the layout of the backend whose pack function made it; only that backend's ops can read it. Borrowed.
+// A weight in the layout of the backend whose pack function made it; only that backend's ops can
+// read it. Borrowed.
 struct PackedWeight {
   WeightFormat format = WeightFormat::kBf16;
   std::int64_t n = 0;
   std::int64_t k = 0;
-  // kFp8Block: K is cut in pieces that share a scale. The first one has this length (1..128, less than 128 only where a
-  // transposed weight starts inside a scale block), the others have 128, the last one what is left.
+  // kFp8Block: K is cut in pieces that share a scale. The first one has this length (1..128, less
+  // than 128 only where a transposed weight starts inside a scale block), the others have 128, the
+  // last one what is left.
   std::int64_t first_piece = kScaleBlock;
   const void* values = nullptr;
   const float* scales = nullptr;

@@ -1,4 +1,5 @@
-// Attention of the reference backend: both forms of MLA on one routine that attends one query to one split.
+// Attention of the reference backend: both forms of MLA on one routine that attends one query to
+// one split.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -13,7 +14,8 @@
 namespace baleen::kernels::reference {
 namespace {
 
-// Keys and values of one split as fp32 operands of AddTiles, and room for one query. Lives in the caller's scratch.
+// Keys and values of one split as fp32 operands of AddTiles, and room for one query. Lives in the
+// caller's scratch.
 class Split {
  public:
   Split(float* scratch, std::int64_t key_dim, std::int64_t value_dim)
@@ -59,7 +61,8 @@ class Split {
     }
   }
 
-  // One query and head against the first `visible` keys, merged into its running state. `first`: the state is still empty.
+  // One query and head against the first `visible` keys, merged into its running state. `first`:
+  // the state is still empty.
   void Attend(const std::uint16_t* query, std::int64_t visible, float scale, bool first,
               float* score_max, float* weight_sum, float* values) {
     std::transform(query, query + key_dim_, query_, Bf16ToFloat);
@@ -100,7 +103,8 @@ class Split {
     return largest;
   }
 
-  // Scores to weights, rounded to bf16 as the next product's input; returns the sum of the rounded ones.
+  // Scores to weights, rounded to bf16 as the next product's input; returns the sum of the rounded
+  // ones.
   float Weigh(std::int64_t visible, float scale, float split_max) {
     const float offset = split_max * scale;
     for (std::int64_t i = 0; i < visible; ++i) {

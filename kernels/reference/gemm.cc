@@ -1,7 +1,8 @@
 // Matrix products of the reference backend, and its packed weights.
 //
-// Packed layout: [ceil(n / 32)][k][32] values, bf16 bits (e4m3 decoded, which is exact) or fp32, zero where a column is past n; for FP8
-// then one scale per piece of K and column, [pieces][n padded to 32], fp32.
+// Packed layout: [ceil(n / 32)][k][32] values, bf16 bits (e4m3 decoded, which is exact) or fp32,
+// zero where a column is past n; for FP8 then one scale per piece of K and column, [pieces][n
+// padded to 32], fp32.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -19,7 +20,8 @@ std::int64_t PaddedColumns(const WeightSource& source) {
   return CeilDiv(source.n(), kColumns) * kColumns;
 }
 
-// Scale blocks run along the tensor's own rows and columns, so only a transposed weight can start inside one.
+// Scale blocks run along the tensor's own rows and columns, so only a transposed weight can start
+// inside one.
 std::int64_t FirstPiece(const WeightSource& source) {
   const bool inside = source.transposed && source.format == WeightFormat::kFp8Block;
   return kScaleBlock - (inside ? source.row_begin % kScaleBlock : 0);
@@ -40,9 +42,10 @@ T Element(const WeightSource& source, std::int64_t n, std::int64_t k) {
   const std::int64_t row = source.row_begin + (source.transposed ? k : n);
   const std::int64_t column = source.transposed ? n : k;
   T value;
-  std::memcpy(&value,
-              static_cast<const std::byte*>(source.data) + (row * source.columns + column) * sizeof(T),
-              sizeof(T));
+  std::memcpy(
+      &value,
+      static_cast<const std::byte*>(source.data) + (row * source.columns + column) * sizeof(T),
+      sizeof(T));
   return value;
 }
 
@@ -103,9 +106,11 @@ void AddPiece(const float* x, const float* w, const Piece& piece, float* sums) {
   }
 }
 
-void StoreColumns(const GemmParams& params, std::int64_t row, std::int64_t tile, const float* sums) {
+void StoreColumns(const GemmParams& params, std::int64_t row, std::int64_t tile,
+                  const float* sums) {
   const std::int64_t columns = std::min(kColumns, params.weight->n - tile);
-  const std::int64_t at = row * params.y_stride + tile;
+  const std::int64_t y_row = params.y_rows == nullptr ? row : params.y_rows[row];
+  const std::int64_t at = y_row * params.y_stride + tile;
   for (std::int64_t j = 0; j < columns; ++j) {
     if (params.y != nullptr) {
       params.y[at + j] = sums[j];
@@ -132,7 +137,8 @@ void GemmBlock(const GemmParams& params, std::int64_t row_begin, std::int64_t ro
       w[i] = Bf16ToFloat(codes[i]);
     }
     for (std::int64_t row = row_begin; row < row_end; ++row) {
-      const std::uint16_t* x_bf16 = params.x + row * params.x_stride + piece.begin;
+      const std::int64_t x_row = params.x_rows == nullptr ? row : params.x_rows[row];
+      const std::uint16_t* x_bf16 = params.x + x_row * params.x_stride + piece.begin;
       for (std::int64_t i = 0; i < piece.size; ++i) {
         x[i] = Bf16ToFloat(x_bf16[i]);
       }
@@ -151,8 +157,9 @@ void GemmBlock(const GemmParams& params, std::int64_t row_begin, std::int64_t ro
 std::size_t PackedBytes(const WeightSource& source) {
   std::size_t bytes = ValueBytes(source);
   if (source.format == WeightFormat::kFp8Block) {
-    bytes += static_cast<std::size_t>(Pieces(source.k(), FirstPiece(source)) * PaddedColumns(source)) *
-             sizeof(float);
+    bytes +=
+        static_cast<std::size_t>(Pieces(source.k(), FirstPiece(source)) * PaddedColumns(source)) *
+        sizeof(float);
   }
   return bytes;
 }

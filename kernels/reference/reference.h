@@ -1,4 +1,5 @@
-// The reference backend: every op in plain C++. It defines the bits; other backends are compared with it by equality.
+// The reference backend: every op in plain C++. It defines the bits; other backends are compared
+// with it by equality.
 #pragma once
 
 #include "kernels/include/ops.h"

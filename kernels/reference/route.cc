@@ -9,7 +9,8 @@
 namespace baleen::kernels::reference {
 namespace {
 
-// Index of the largest of the untaken values, the lowest one among equals. NaN never wins against a number. -1: all are taken.
+// Index of the largest of the untaken values, the lowest one among equals. NaN never wins against a
+// number. -1: all are taken.
 std::int64_t Largest(const float* values, const bool* taken, std::int64_t count) {
   std::int64_t best = -1;
   for (std::int64_t i = 0; i < count; ++i) {

@@ -1,4 +1,5 @@
-// The stated order of every sum along a row: 32 interleaved chains, then a tree (docs/arithmetic.md, "Row sums").
+// The stated order of every sum along a row: 32 interleaved chains, then a tree
+// (docs/arithmetic.md, "Row sums").
 #pragma once
 
 #include <cstdint>

@@ -27,7 +27,8 @@ void SelectLargest(const float* logits, std::int64_t count, std::int64_t keep, s
   });
 }
 
-// A probability relative to the largest one, as an integer in [0, 2^40]: sums of integers are exact, in whatever order they are made.
+// A probability relative to the largest one, as an integer in [0, 2^40]: sums of integers are
+// exact, in whatever order they are made.
 std::uint64_t FixedWeight(float logit, float largest, float temperature) {
   return static_cast<std::uint64_t>(Exp((logit - largest) / temperature) * 0x1p+40f);
 }
@@ -50,16 +51,15 @@ std::uint64_t Below(std::uint64_t bits, std::uint64_t total) {
   const std::uint64_t low = (bits & 0xffffffffu) * (total & 0xffffffffu);
   const std::uint64_t middle0 = (bits >> 32) * (total & 0xffffffffu);
   const std::uint64_t middle1 = (bits & 0xffffffffu) * (total >> 32);
-  const std::uint64_t carry =
-      (low >> 32) + (middle0 & 0xffffffffu) + (middle1 & 0xffffffffu);
+  const std::uint64_t carry = (low >> 32) + (middle0 & 0xffffffffu) + (middle1 & 0xffffffffu);
   return (bits >> 32) * (total >> 32) + (middle0 >> 32) + (middle1 >> 32) + (carry >> 32);
 }
 
-// Sets the weights of all tokens outside top-k and top-p to zero; returns the sum of those that stay.
+// Sets the weights of all tokens outside top-k and top-p to zero; returns the sum of those that
+// stay.
 std::uint64_t Truncate(const SampleParams& params, bool nucleus) {
   const std::int64_t vocabulary = params.vocabulary;
-  std::int64_t kept =
-      params.top_k > 0 && params.top_k < vocabulary ? params.top_k : vocabulary;
+  std::int64_t kept = params.top_k > 0 && params.top_k < vocabulary ? params.top_k : vocabulary;
   SelectLargest(params.logits, vocabulary, kept, params.scratch_ids);
   std::uint64_t total = 0;
   for (std::int64_t i = 0; i < kept; ++i) {

@@ -1,4 +1,5 @@
-// The inner product that all of the reference's matrix work is made of: one tile step along K for 32 columns at once.
+// The inner product that all of the reference's matrix work is made of: one tile step along K for
+// 32 columns at once.
 #pragma once
 
 #include <algorithm>

@@ -1,0 +1,86 @@
+// One step's tokens in the order in which the forward pass computes them.
+#include "worker/model/forward/batch.h"
+
+#include "fmt/format.h"
+#include "observability/base/status_macros.h"
+
+namespace baleen::worker {
+namespace {
+
+absl::Status CheckSequence(const ModelConfig& config, std::size_t index, const SequenceStep& step,
+                           const KvView& kv) {
+  const std::uint64_t end = std::uint64_t{step.position} + step.tokens.size();
+  if (step.tokens.empty()) {
+    return absl::InvalidArgumentError(fmt::format("sequence {} of the step has no tokens", index));
+  }
+  if (end > config.max_position_embeddings) {
+    return absl::InvalidArgumentError(
+        fmt::format("sequence {} of the step ends at position {}; the context has {}", index, end,
+                    config.max_position_embeddings));
+  }
+  const std::uint64_t blocks = (end + kernels::kKvBlockTokens - 1) / kernels::kKvBlockTokens;
+  if (step.block_table.size() < blocks) {
+    return absl::InvalidArgumentError(
+        fmt::format("sequence {} of the step has {} KV blocks; it needs {}", index,
+                    step.block_table.size(), blocks));
+  }
+  for (std::uint64_t i = 0; i < blocks; ++i) {
+    if (step.block_table[i] >= kv.blocks) {
+      return absl::InvalidArgumentError(
+          fmt::format("sequence {} of the step names KV block {} of {}", index, step.block_table[i],
+                      kv.blocks));
+    }
+  }
+  for (const std::int32_t token : step.tokens) {
+    if (token < 0 || static_cast<std::uint32_t>(token) >= config.vocab_size) {
+      return absl::InvalidArgumentError(
+          fmt::format("sequence {} of the step has token {}; the vocabulary has {}", index, token,
+                      config.vocab_size));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Batch::Assign(const ModelConfig& config, const StepLimits& limits,
+                           std::span<const SequenceStep> sequences, const KvView& kv) {
+  tokens.clear();
+  positions.clear();
+  absorbed.clear();
+  prefill.clear();
+  if (sequences.size() > limits.sequences_max) {
+    return absl::InvalidArgumentError(fmt::format("a step of {} sequences; the limit is {}",
+                                                  sequences.size(), limits.sequences_max));
+  }
+  for (const AttentionForm form : {AttentionForm::kAbsorbed, AttentionForm::kPrefill}) {
+    for (std::size_t index = 0; index < sequences.size(); ++index) {
+      const SequenceStep& step = sequences[index];
+      if (step.form != form) {
+        continue;
+      }
+      BALEEN_RETURN_IF_ERROR(CheckSequence(config, index, step, kv));
+      auto& group = form == AttentionForm::kAbsorbed ? absorbed : prefill;
+      group.push_back({.index = index,
+                       .row = rows(),
+                       .rows = static_cast<std::int64_t>(step.tokens.size()),
+                       .position = step.position,
+                       .block_table = step.block_table.data(),
+                       .sample = step.sample});
+      for (std::size_t i = 0; i < step.tokens.size() && tokens.size() <= limits.tokens_max; ++i) {
+        tokens.push_back(step.tokens[i]);
+        positions.push_back(step.position + static_cast<std::uint32_t>(i));
+      }
+      if (tokens.size() > limits.tokens_max) {
+        return absl::InvalidArgumentError(
+            fmt::format("a step of more than {} tokens, the limit", limits.tokens_max));
+      }
+    }
+    if (form == AttentionForm::kAbsorbed) {
+      absorbed_rows = rows();
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace baleen::worker

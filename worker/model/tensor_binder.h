@@ -1,0 +1,64 @@
+// One tensor of a checkpoint at a time: checked, converted and put into device memory.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/include/weight.h"
+#include "worker/device/device.h"
+#include "worker/model/checkpoint.h"
+
+namespace baleen::worker {
+
+// Errors name the tensor. Buffers end up in `storage`; what is returned points into them.
+class TensorBinder {
+ public:
+  // kCheck: tensors are checked, and nothing is read or stored.
+  enum class Mode { kLoad, kCheck };
+
+  // `fp8_weights`: whether the config announces FP8 weights; else an FP8 tensor is an error.
+  TensorBinder(const Checkpoint& checkpoint, bool fp8_weights, Device& device,
+               std::vector<Buffer>& storage, Mode mode)
+      : checkpoint_(checkpoint),
+        fp8_weights_(fp8_weights),
+        device_(device),
+        storage_(storage),
+        mode_(mode) {}
+
+  // A GEMM weight [n, k] as it is in the checkpoint: bf16, FP8 with its scales, or fp32 / fp16
+  // rounded to bf16. Valid until the next call.
+  absl::StatusOr<kernels::WeightSource> Source(const std::string& name, std::uint64_t n,
+                                               std::uint64_t k);
+  // Any part of a source, packed for the device.
+  absl::StatusOr<kernels::PackedWeight> Pack(const kernels::WeightSource& source);
+  // Source and Pack of a whole weight.
+  absl::StatusOr<kernels::PackedWeight> Linear(const std::string& name, std::uint64_t n,
+                                               std::uint64_t k);
+  // The gate's weight, kept in fp32.
+  absl::StatusOr<kernels::PackedWeight> Gate(const std::string& name, std::uint64_t n,
+                                             std::uint64_t k);
+  // A vector as fp32.
+  absl::StatusOr<const float*> Vector(const std::string& name, std::uint64_t size);
+  // A table [rows, columns] as it is if bf16, else as fp32; `format` says which.
+  absl::StatusOr<const void*> Table(const std::string& name, std::uint64_t rows,
+                                    std::uint64_t columns, kernels::WeightFormat& format);
+
+  // Whether any GEMM weight was rounded to bf16.
+  bool rounded() const { return rounded_; }
+
+ private:
+  absl::StatusOr<std::byte*> Store(std::size_t bytes);
+
+  const Checkpoint& checkpoint_;
+  const bool fp8_weights_;
+  Device& device_;
+  std::vector<Buffer>& storage_;
+  const Mode mode_;
+  bool rounded_ = false;
+  std::vector<std::uint16_t> converted_;  // of the last Source
+};
+
+}  // namespace baleen::worker

@@ -1,0 +1,65 @@
+// A model without arithmetic whose tokens prove that the engine feeds it right.
+//
+// The KV of position p is a hash of the whole chain of (token, attention form) up to p, and it is read back from the cache at every step. So a
+// wrong block, position, form or order, or KV that was lost or mixed up in a transfer, changes every later token.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <set>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "worker/model/model.h"
+
+namespace baleen::worker {
+
+struct FakeModelOptions {
+  std::uint32_t vocabulary_size = 64;
+  std::uint32_t context_tokens = 2048;
+  std::int32_t eos = 1;
+  StepLimits limits;
+};
+
+class FakeModel final : public Model {
+ public:
+  // One row of a step, as the engine asked for it.
+  struct Row {
+    std::uint32_t position = 0;
+    std::uint32_t tokens = 0;
+    AttentionForm form = AttentionForm::kPrefill;
+    bool sampled = false;
+  };
+
+  explicit FakeModel(const FakeModelOptions& options);
+
+  const ModelInfo& info() const override { return info_; }
+  absl::Status Step(std::span<const SequenceStep> sequences, KvView kv,
+                    std::span<SampledToken> sampled) override;
+
+  // The whole reply that an engine must produce: up to tokens_max tokens, ending at the first EOS unless ignored.
+  std::vector<std::int32_t> Reply(std::span<const std::int32_t> prompt, const SampleSpec& sampling,
+                                  std::uint32_t tokens_max, bool ignore_eos = false) const;
+
+  // Faults: the next step fails as a whole; sequences with this seed have NaN logits.
+  void FailNextStep(absl::Status status) { next_failure_ = std::move(status); }
+  void FaultSeed(std::uint64_t seed) { faulty_seeds_.insert(seed); }
+
+  // Called in every step, on the engine's thread.
+  std::function<void()> on_step;
+  // The steps so far.
+  std::vector<std::vector<Row>> steps;
+
+ private:
+  std::int32_t Sample(std::uint64_t state, const SampleSpec& sampling,
+                      std::uint32_t position) const;
+  void Compute(const SequenceStep& sequence, KvView kv, SampledToken& sampled) const;
+
+  const FakeModelOptions options_;
+  ModelInfo info_;
+  absl::Status next_failure_;
+  std::set<std::uint64_t> faulty_seeds_;
+};
+
+}  // namespace baleen::worker

@@ -1,0 +1,203 @@
+// baleen-worker: one rank. Reads its options, wires the parts together, says where it is, and waits
+// to be told to stop.
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "observability/base/clock.h"
+#include "observability/base/log.h"
+#include "observability/base/status_macros.h"
+#include "observability/metrics/metrics.h"
+#include "observability/metrics/page.h"
+#include "proto/contract/ids.h"
+#include "worker/attach/attach_client.h"
+#include "worker/attach/discovery.h"
+#include "worker/cache/block_pool.h"
+#include "worker/device/reference_device.h"
+#include "worker/engine/engine.h"
+#include "worker/engine/inbox.h"
+#include "worker/host.h"
+#include "worker/kv_budget.h"
+#include "worker/kv_transfer/ucx_kv_transfer.h"
+#include "worker/model/checkpoint.h"
+#include "worker/model/deepseek_model.h"
+#include "worker/options.h"
+
+namespace baleen::worker {
+namespace {
+
+constexpr std::string_view kVersion = BALEEN_VERSION;
+constexpr absl::Duration kLook =
+    absl::Milliseconds(50);  // how often main looks at signals while it drains
+
+// A reservation waits for its prompt's turn on the prefill rank, and a backlog there is no failure.
+// Lost peers and withdrawn requests end transfers at once; the lease is for what nobody noticed.
+constexpr absl::Duration kTransferLease = absl::Seconds(120);
+
+// The parts of a rank, in the order in which they need each other. They go in the reverse order:
+// engine, data plane, memory.
+struct Rank {
+  metrics::Registry registry;
+  metrics::WorkerMetrics metrics{registry, {.version = kVersion, .component = "worker"}};
+  std::unique_ptr<metrics::Page> page;
+  std::unique_ptr<Device> device = MakeReferenceDevice();
+  std::unique_ptr<DeepSeekModel> model;
+  std::unique_ptr<BlockPool> pool;
+  Inbox inbox{InboxLimits{}};
+  std::unique_ptr<UcxKvTransfer> transfer;  // none on a mixed rank
+  std::unique_ptr<StaticDiscovery> discovery;
+  std::unique_ptr<AttachClient> attach;
+  std::unique_ptr<Engine> engine;
+};
+
+SchedulerLimits SchedulerLimitsOf(const WorkerOptions& options) {
+  return {.sequences_max = options.sequences_max, .prefill_tokens_max = options.step_tokens_max};
+}
+
+absl::Status LoadModel(const WorkerOptions& options, Rank& rank) {
+  BALEEN_ASSIGN_OR_RETURN(rank.model,
+                          DeepSeekModel::Load({.directory = options.model_directory,
+                                               .limits = StepLimitsFor(SchedulerLimitsOf(options))},
+                                              *rank.device));
+  BALEEN_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model_directory));
+  rank.metrics.checkpoint_bytes.Set(static_cast<double>(checkpoint->bytes()));
+  const ModelInfo& info = rank.model->info();
+  BALEEN_ASSIGN_OR_RETURN(const std::uint32_t blocks,
+                          KvBlocksFor({.block_bytes = info.kv_block_bytes,
+                                       .context_tokens = info.context_tokens,
+                                       .sequences_max = options.sequences_max,
+                                       .blocks_requested = options.kv_blocks,
+                                       .memory_available_bytes = AvailableMemoryBytes()}));
+  BALEEN_ASSIGN_OR_RETURN(
+      rank.pool, BlockPool::Create({.blocks = blocks, .block_bytes = info.kv_block_bytes}));
+  log::Info("model loaded", {{"model", info.name},
+                             {"digest", info.digest},
+                             {"context_tokens", info.context_tokens},
+                             {"kv_blocks", blocks},
+                             {"kv_bytes", blocks * info.kv_block_bytes}});
+  if (std::uint64_t{blocks} * contract::kBlockTokens < info.context_tokens) {
+    log::Warning("KV cache is smaller than the model's context: longer requests are refused",
+                 {{"kv_tokens", std::uint64_t{blocks} * contract::kBlockTokens},
+                  {"context_tokens", info.context_tokens}});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status OpenDataPlane(const WorkerOptions& options, Rank& rank) {
+  if (options.role == Role::kMixed) return absl::OkStatus();
+  TransferLimits limits{.block_bytes = rank.pool->block_bytes(), .lease = kTransferLease};
+  // Those of running sequences, and as many again that were given up and have not had their last
+  // event.
+  limits.transfers_max = 2 * options.sequences_max;
+  BALEEN_ASSIGN_OR_RETURN(
+      rank.transfer,
+      UcxKvTransfer::Create({.limits = limits, .wake = [&inbox = rank.inbox] { inbox.Wake(); }}));
+  return absl::OkStatus();
+}
+
+absl::Status Build(const WorkerOptions& options, Rank& rank) {
+  BALEEN_RETURN_IF_ERROR(CheckCpu());
+  BALEEN_RETURN_IF_ERROR(LoadModel(options, rank));
+  BALEEN_RETURN_IF_ERROR(OpenDataPlane(options, rank));
+  BALEEN_ASSIGN_OR_RETURN(rank.page, metrics::Page::Serve(rank.registry, options.metrics_listen));
+  rank.discovery = std::make_unique<StaticDiscovery>(options.routers);
+  rank.attach =
+      std::make_unique<AttachClient>(AttachOptions{}, *rank.discovery, rank.inbox, rank.metrics);
+  rank.engine = std::make_unique<Engine>(
+      EngineOptions{.role = options.role, .scheduler = SchedulerLimitsOf(options)},
+      EngineParts{.clock = SystemClock(),
+                  .model = *rank.model,
+                  .blocks = *rank.pool,
+                  .transfer = rank.transfer.get(),
+                  .inbox = rank.inbox,
+                  .sink = *rank.attach,
+                  .metrics = rank.metrics});
+  return absl::OkStatus();
+}
+
+WorkerIdentity IdentityOf(const WorkerOptions& options, const Rank& rank) {
+  return {.name = options.WorkerName(),
+          .incarnation = contract::RandomNonZero(),
+          .role = options.role,
+          .group = options.group,
+          .rank = options.rank,
+          .model = rank.model->info(),
+          .model_directory = options.model_directory,
+          .kv_blocks_total = rank.pool->total(),
+          .sequences_max = options.sequences_max,
+          .step_tokens_max = options.step_tokens_max,
+          .data_plane_address = rank.transfer ? rank.transfer->LocalAddress() : std::string(),
+          .metrics_address = rank.page->address()};
+}
+
+void PrintReady(const WorkerOptions& options, const Rank& rank) {
+  const nlohmann::ordered_json line = {{"worker", options.WorkerName()},
+                                       {"metrics", rank.page->address()}};
+  std::cout << line.dump() << std::endl;
+}
+
+// Waits until what runs has finished; a second signal, or the end of the time, cuts it short.
+void Drain(const WorkerOptions& options, Rank& rank) {
+  log::Info("draining", {{"seconds_max", absl::ToDoubleSeconds(options.drain)}});
+  (void)rank.inbox.Push(DrainCommand{});  // always taken
+  const absl::Duration limit = SystemClock().Monotonic() + options.drain;
+  while (SystemClock().Monotonic() < limit) {
+    const LoadReport load = rank.engine->load();
+    if (load.draining && load.sequences_running + load.sequences_waiting == 0) return;
+    if (AwaitStopSignal(kLook)) break;
+  }
+  log::Warning("stopping with requests unfinished",
+               {{"running", rank.engine->load().sequences_running},
+                {"waiting", rank.engine->load().sequences_waiting}});
+}
+
+absl::Status Serve(const WorkerOptions& options) {
+  Rank rank;
+  BALEEN_RETURN_IF_ERROR(Build(options, rank));
+  std::jthread engine([&rank](std::stop_token stop) { rank.engine->Run(stop); });
+  rank.attach->Start(IdentityOf(options, rank), [&rank] { return rank.engine->load(); });
+  PrintReady(options, rank);
+  while (!AwaitStopSignal(absl::Hours(1))) {
+  }
+  Drain(options, rank);
+  engine.request_stop();
+  engine.join();
+  rank.attach->Stop();  // after the engine: its last words are on their way
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  const int parent = getppid();
+  const absl::StatusOr<ParsedOptions> parsed = ParseOptions(argc, argv);
+  if (!parsed.ok()) {
+    std::cerr << "error: " << parsed.status().message() << std::endl;
+    return 2;
+  }
+  if (!parsed->help.empty()) {
+    std::cout << parsed->help << std::flush;
+    return 0;
+  }
+  const WorkerOptions& options = parsed->options;
+  log::Init(options.WorkerName(), options.log_format, options.log_level);
+  BlockStopSignals();
+  if (options.die_with_parent && !DieWithParent(parent)) return 1;
+  const absl::Status status = Serve(options);
+  if (!status.ok()) {
+    std::cerr << "error: " << status.message() << std::endl;
+    return 1;
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace baleen::worker
+
+int main(int argc, char** argv) { return baleen::worker::Main(argc, argv); }

@@ -36,6 +36,8 @@ pub struct Tokenizer {
     pub limits: Limits,
     pub vocabulary: Vocabulary,
     pub control: ControlTokens,
+    /// What the model writes for text that it can not spell, if it does not spell bytes.
+    unknown: Option<u32>,
     pub bos: Option<Named>,
     pub eos: Option<Named>,
     /// Prompts that are not made by a chat template start with `bos`.
@@ -60,13 +62,7 @@ impl Tokenizer {
             Err(cause) => return invalid_model(format!("tokenizer.json: {cause}")),
         };
         check_added_token_ids(json, &inner)?;
-        if let ModelWrapper::BPE(model) = inner.get_model() {
-            if model.dropout.is_some_and(|dropout| dropout != 0.0) {
-                return invalid_model(
-                    "tokenizer.json: model.dropout makes tokens random, it must be null",
-                );
-            }
-        }
+        let unknown = check_model(inner.get_model())?.and_then(|token| inner.token_to_id(&token));
         match_control_tokens_first(&mut inner)?;
         let vocabulary = vocabulary::build(&inner)?;
         let added = inner.get_added_tokens_decoder();
@@ -86,7 +82,7 @@ impl Tokenizer {
         if adds_bos && bos.is_none() {
             return invalid_model("tokenizer_config.json: add_bos_token is set, but no bos_token");
         }
-        Ok(Self { inner, limits, vocabulary, control, bos, eos, adds_bos })
+        Ok(Self { inner, limits, vocabulary, control, unknown, bos, eos, adds_bos })
     }
 
     pub fn token_id(&self, token: &str) -> Option<u32> {
@@ -154,7 +150,8 @@ impl Tokenizer {
     }
 
     fn count_controls(&self, pieces: &PreTokenizedString) -> usize {
-        token_ids(pieces).filter(|id| self.vocabulary.is_control(*id)).count()
+        let counts = |id: &u32| self.vocabulary.is_control(*id) && Some(*id) != self.unknown;
+        token_ids(pieces).filter(counts).count()
     }
 }
 
@@ -172,6 +169,18 @@ fn longest_whitespace_run(text: &str) -> usize {
         longest = longest.max(current);
     }
     longest
+}
+
+/// The text of the unknown token, if there is one. DeepSeek's tokenizers are BPE; the other kinds of `tokenizers` are
+/// not needed, and one less thing to trust.
+fn check_model(model: &ModelWrapper) -> Result<Option<String>> {
+    let ModelWrapper::BPE(model) = model else {
+        return invalid_model("tokenizer.json: model.type is not BPE");
+    };
+    if model.dropout.is_some_and(|dropout| dropout != 0.0) {
+        return invalid_model("tokenizer.json: model.dropout makes tokens random, it must be null");
+    }
+    Ok(model.unk_token.clone())
 }
 
 /// `tokenizers` gives added tokens the next free ids, whatever ids the file says. Other ids than the file's would feed

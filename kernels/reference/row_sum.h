@@ -9,7 +9,8 @@ namespace baleen::kernels::reference {
 inline constexpr std::int64_t kLanes = 32;
 
 // chains[j] holds the sum of the elements i with i mod 32 = j. Destroys chains.
-inline float FoldLanes(float* chains) {
+template <typename T>
+T FoldLanes(T* chains) {
   for (std::int64_t half = kLanes / 2; half >= 1; half /= 2) {
     for (std::int64_t j = 0; j < half; ++j) {
       chains[j] = chains[j] + chains[j + half];

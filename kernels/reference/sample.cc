@@ -116,9 +116,10 @@ std::int32_t Sample(const SampleParams& params) {
 
 void LogProbs(const LogProbsParams& params) {
   const float largest = params.logits[ArgMax(params.logits, params.vocabulary)];
-  float chains[kLanes] = {};
+  // In float64: a large vocabulary has thousands of terms that are small against their sum.
+  double chains[kLanes] = {};
   for (std::int64_t i = 0; i < params.vocabulary; ++i) {
-    chains[i % kLanes] = chains[i % kLanes] + Exp(params.logits[i] - largest);
+    chains[i % kLanes] = chains[i % kLanes] + static_cast<double>(Exp(params.logits[i] - largest));
   }
   const float log_sum = static_cast<float>(Log(FoldLanes(chains)));
   const auto log_prob = [&](std::int32_t id) { return (params.logits[id] - largest) - log_sum; };

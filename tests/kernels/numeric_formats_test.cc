@@ -1,0 +1,94 @@
+// Conversions between fp32, bf16 and e4m3, over all codes where there are few enough.
+#include "kernels/include/numeric_formats.h"
+
+#include <cmath>
+#include <limits>
+
+#include "gtest/gtest.h"
+#include "tests/kernels/kernel_test_util.h"
+
+namespace baleen::kernels {
+namespace {
+
+TEST(E4m3, EveryCodeMeansWhatTheFormatSays) {
+  for (int code = 0; code < 256; ++code) {
+    const int exponent = code >> 3 & 15;
+    const int mantissa = code & 7;
+    const float value = E4m3ToFloat(static_cast<std::uint8_t>(code));
+    EXPECT_EQ(std::signbit(value), code >= 128) << code;
+    if (exponent == 15 && mantissa == 7) {
+      EXPECT_TRUE(std::isnan(value)) << code;
+    } else if (exponent == 0) {
+      EXPECT_EQ(std::fabs(value), std::ldexp(mantissa, -9)) << code;
+    } else {
+      EXPECT_EQ(std::fabs(value), std::ldexp(8 + mantissa, exponent - 10)) << code;
+    }
+  }
+}
+
+TEST(E4m3, EveryCodeIsExactInBf16) {
+  for (int code = 0; code < 256; ++code) {
+    const float value = E4m3ToFloat(static_cast<std::uint8_t>(code));
+    EXPECT_EQ(Bits(Bf16ToFloat(kE4m3ToBf16[code])), Bits(value)) << code;
+    EXPECT_TRUE(value == 0.0f || !(std::fabs(value) < std::numeric_limits<float>::min())) << code;
+  }
+}
+
+TEST(Bf16, EveryCodeSurvivesTheRoundTrip) {
+  for (std::uint32_t code = 0; code < 65536; ++code) {
+    const auto bits = static_cast<std::uint16_t>(code);
+    const std::uint32_t magnitude = code & 0x7fffu;
+    std::uint32_t expected = code;
+    if (magnitude < 0x80u) {
+      expected = code & 0x8000u;  // denormals are zero
+    } else if (magnitude > 0x7f80u) {
+      expected = code | 0x40u;  // NaN stays NaN, and quiet
+    }
+    EXPECT_EQ(FloatToBf16(Bf16ToFloat(bits)), expected) << code;
+  }
+}
+
+// Between each pair of neighbouring bf16 values: just below the middle, the middle, just above.
+TEST(Bf16, RoundsToNearestAndTiesToEven) {
+  for (std::uint32_t code = 0x80u; code < 0x7f80u; ++code) {
+    const std::uint32_t lower = code << 16;
+    const auto at = [lower](std::uint32_t offset) {
+      return FloatToBf16(std::bit_cast<float>(lower + offset));
+    };
+    ASSERT_EQ(at(0x7fff), code);
+    ASSERT_EQ(at(0x8000), code + (code & 1u)) << code;
+    ASSERT_EQ(at(0x8001), code + 1);
+    ASSERT_EQ(FloatToBf16(std::bit_cast<float>((lower + 0x8001u) | 0x80000000u)),
+              (code + 1) | 0x8000u);
+  }
+}
+
+TEST(Bf16, OverflowsToInfinity) {
+  EXPECT_EQ(FloatToBf16(std::numeric_limits<float>::max()), 0x7f80);
+  EXPECT_EQ(FloatToBf16(-std::numeric_limits<float>::max()), 0xff80);
+  EXPECT_EQ(FloatToBf16(std::bit_cast<float>(0x7f7f7fffu)), 0x7f7f);
+}
+
+TEST(Bf16, NanWithAnEmptyUpperMantissaStaysNan) {
+  EXPECT_TRUE(std::isnan(Bf16ToFloat(FloatToBf16(std::bit_cast<float>(0x7f800001u)))));
+}
+
+TEST(FloatEnvironment, FlushesDenormalsAndRestores) {
+  volatile float tiny = std::numeric_limits<float>::min();
+  volatile float denormal = std::bit_cast<float>(0x00400000u);
+  const unsigned before = _mm_getcsr();
+  _mm_setcsr(0x1f80);  // the default of a fresh thread
+  EXPECT_FALSE(FloatEnvironment::Active());
+  EXPECT_NE(tiny * 0.5f, 0.0f);
+  {
+    const FloatEnvironment environment;
+    EXPECT_TRUE(FloatEnvironment::Active());
+    EXPECT_EQ(tiny * 0.5f, 0.0f);
+    EXPECT_EQ(denormal * 0x1p+20f, 0.0f);
+  }
+  EXPECT_NE(tiny * 0.5f, 0.0f);
+  _mm_setcsr(before);
+}
+
+}  // namespace
+}  // namespace baleen::kernels

@@ -27,8 +27,8 @@ std::uint64_t Feed(std::uint64_t state, std::int32_t token, AttentionForm form) 
 std::byte* Slot(const SequenceStep& sequence, KvView kv, std::uint32_t position) {
   const std::uint32_t block = sequence.block_table[position / contract::kBlockTokens];
   BALEEN_CHECK(block < kv.blocks, "a block table names blocks of the pool");
-  const std::size_t slot = std::size_t{block} * contract::kBlockTokens +
-                           position % contract::kBlockTokens;
+  const std::size_t slot =
+      std::size_t{block} * contract::kBlockTokens + position % contract::kBlockTokens;
   return kv.base + slot * sizeof(std::uint64_t);
 }
 
@@ -65,8 +65,8 @@ void FakeModel::Compute(const SequenceStep& sequence, KvView kv, SampledToken& s
   }
   if (sequence.sample == nullptr) return;
   if (faulty_seeds_.contains(sequence.sample->seed)) {
-    sampled.status =
-        contract::MakeStatus(contract::Reason::kNumericFault, "logits hold a value that is no number");
+    sampled.status = contract::MakeStatus(contract::Reason::kNumericFault,
+                                          "logits hold a value that is no number");
     return;
   }
   sampled.token = Sample(state, *sequence.sample, position);

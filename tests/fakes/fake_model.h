@@ -1,7 +1,8 @@
 // A model without arithmetic whose tokens prove that the engine feeds it right.
 //
-// The KV of position p is a hash of the whole chain of (token, attention form) up to p, and it is read back from the cache at every step. So a
-// wrong block, position, form or order, or KV that was lost or mixed up in a transfer, changes every later token.
+// The KV of position p is a hash of the whole chain of (token, attention form) up to p, and it is
+// read back from the cache at every step. So a wrong block, position, form or order, or KV that was
+// lost or mixed up in a transfer, changes every later token.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,8 @@ class FakeModel final : public Model {
   absl::Status Step(std::span<const SequenceStep> sequences, KvView kv,
                     std::span<SampledToken> sampled) override;
 
-  // The whole reply that an engine must produce: up to tokens_max tokens, ending at the first EOS unless ignored.
+  // The whole reply that an engine must produce: up to tokens_max tokens, ending at the first EOS
+  // unless ignored.
   std::vector<std::int32_t> Reply(std::span<const std::int32_t> prompt, const SampleSpec& sampling,
                                   std::uint32_t tokens_max, bool ignore_eos = false) const;
 

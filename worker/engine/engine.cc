@@ -125,8 +125,9 @@ void Engine::Apply(StartCommand command) {
       return;
     }
     if (known.start.key.attempt == key.attempt) {
-      Refuse(command,
-             MakeStatus(Reason::kInvalidRequest, "this attempt is already on this worker"));
+      // One of the two sides has lost count; going on could mix up two replies.
+      End(known, EndReason::kError,
+          MakeStatus(Reason::kInvalidRequest, "this attempt was started twice on one worker"));
       return;
     }
     End(known, EndReason::kCancelled);

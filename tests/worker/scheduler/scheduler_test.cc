@@ -39,7 +39,9 @@ std::vector<Case> Cases() {
       {.name = "every decoding sequence gets its token",
        .running = {kDecoding, kIdle, kDecoding},
        .decode = {0, 2}},
-      {.name = "a long prompt is cut to the budget", .running = {Prompt(250)}, .prefill = {{0, 100}}},
+      {.name = "a long prompt is cut to the budget",
+       .running = {Prompt(250)},
+       .prefill = {{0, 100}}},
       {.name = "what is left goes to the next prompt",
        .running = {Prompt(70), Prompt(70), Prompt(70)},
        .prefill = {{0, 70}, {1, 30}}},
@@ -94,21 +96,24 @@ TEST(PlanStep, Table) {
   }
 }
 
-// Whatever the situation: budgets hold, no row appears twice, and whoever can compute makes progress within bounds.
+// Whatever the situation: budgets hold, no row appears twice, and whoever can compute makes
+// progress within bounds.
 TEST(PlanStep, RulesHoldOverRandomSituations) {
   const std::uint32_t seed = std::random_device{}();
   SCOPED_TRACE(testing::Message() << "seed " << seed);
   std::mt19937 random(seed);
   for (int round = 0; round < 5000; ++round) {
-    const SchedulerLimits limits = {.sequences_max = 1 + static_cast<std::uint32_t>(random() % 8),
-                                    .prefill_tokens_max = 1 + static_cast<std::uint32_t>(random() % 200)};
+    const SchedulerLimits limits = {
+        .sequences_max = 1 + static_cast<std::uint32_t>(random() % 8),
+        .prefill_tokens_max = 1 + static_cast<std::uint32_t>(random() % 200)};
     std::vector<RunningSequence> running(random() % (limits.sequences_max + 1));
     for (RunningSequence& r : running) {
       r = random() % 2 ? kDecoding : Prompt(static_cast<std::uint32_t>(random() % 300));
     }
     std::vector<WaitingSequence> waiting(random() % 6);
     for (WaitingSequence& w : waiting) {
-      w = Wants(static_cast<std::uint32_t>(random() % 9), static_cast<std::uint32_t>(random() % 300));
+      w = Wants(static_cast<std::uint32_t>(random() % 9),
+                static_cast<std::uint32_t>(random() % 300));
     }
     const auto blocks_free = static_cast<std::uint32_t>(random() % 20);
     const Plan plan =

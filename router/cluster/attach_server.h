@@ -44,7 +44,7 @@ struct AttachServerParts {
   const Clock& clock;
   Registry& registry;
   Dispatcher& dispatcher;
-  metrics::RouterMetrics metrics;
+  metrics::RouterMetrics& metrics;
 };
 
 class AttachServer final : public RequestPort {

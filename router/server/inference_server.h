@@ -1,0 +1,60 @@
+// The router's client port: baleen.v1.Inference, grpc.health.v1.Health and server reflection.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "router/server/call.h"
+#include "router/server/shard.h"
+#include "router/server/text_pool.h"
+
+namespace baleen::router {
+
+struct InferenceServerOptions {
+  std::string listen = "127.0.0.1:0";
+  std::size_t client_threads = 1;
+  TextPoolOptions text_pool;
+  ShardOptions shard;
+  // Calls on one connection. More than admission lets in, so that overload is refused with a hint
+  // rather than queued by HTTP/2.
+  int streams_max = 2048;
+  // Of gRPC's buffers on this port.
+  std::size_t buffer_bytes_max = std::size_t{1} << 30;
+};
+
+class InferenceServer {
+ public:
+  // Listens and serves. INVALID_ARGUMENT or ALREADY_EXISTS names the address.
+  static absl::StatusOr<std::unique_ptr<InferenceServer>> Start(
+      const InferenceServerOptions& options, const ServerParts& parts);
+  // Ends what still runs; see Dispatcher::EndAll for telling clients why.
+  ~InferenceServer();
+
+  const std::string& address() const { return address_; }
+
+  // What grpc.health.v1 answers, for "" and for baleen.v1.Inference. Any thread. Serving from the
+  // start.
+  void SetServing(bool serving);
+
+ private:
+  InferenceServer(const InferenceServerOptions& options, const ServerParts& parts,
+                  grpc::ServerBuilder& builder);
+
+  const ServerParts parts_;
+  InferenceService service_;
+  std::atomic<std::uint64_t> calls_{0};
+  std::vector<std::unique_ptr<Shard>> shards_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<TextPool> text_pool_;
+  std::string address_;
+};
+
+}  // namespace baleen::router

@@ -1,0 +1,39 @@
+// The models that this router turns text into tokens for: tokenizer and chat template, loaded once,
+// shared by all threads.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "router/cluster/registry.h"
+#include "router/text/chat_template.h"
+#include "router/text/tokenizer.h"
+
+namespace baleen::router {
+
+struct ModelText {
+  std::string name;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::shared_ptr<const ChatTemplate> chat_template;
+};
+
+// Immutable once loaded.
+class Models {
+ public:
+  // A model's name is the last component of its directory, as for workers. The error names the
+  // directory and what is wrong with it.
+  static absl::StatusOr<Models> Load(const std::vector<std::string>& directories);
+
+  // "" is the only model. kModelNotFound, or kInvalidRequest for "" when there are several.
+  absl::StatusOr<const ModelText*> Find(std::string_view name) const;
+
+  std::vector<ServedModel> Served() const;
+
+ private:
+  std::vector<std::unique_ptr<const ModelText>> models_;
+};
+
+}  // namespace baleen::router

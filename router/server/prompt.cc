@@ -1,0 +1,94 @@
+#include "router/server/prompt.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "proto/contract/limits.h"
+#include "proto/contract/status.h"
+
+namespace baleen::router {
+namespace {
+
+using contract::MakeStatus;
+using contract::Reason;
+
+absl::Status FromText(const absl::Status& status) {
+  const bool client = status.code() == absl::StatusCode::kInvalidArgument;
+  return MakeStatus(client ? Reason::kInvalidRequest : Reason::kInternal,
+                    std::string(status.message()));
+}
+
+absl::StatusOr<Prompt> RenderChat(const ModelText& model, const std::vector<ChatTurn>& turns,
+                                  absl::Time now) {
+  std::vector<ChatMessage> messages;
+  messages.reserve(turns.size());
+  for (const ChatTurn& turn : turns) messages.push_back({turn.role, turn.content});
+  absl::StatusOr<RenderedPrompt> rendered = model.chat_template->Render(messages, {.now = now});
+  if (!rendered.ok()) return FromText(rendered.status());
+  return Prompt{std::move(rendered->token_ids), rendered->opens_reasoning};
+}
+
+}  // namespace
+
+absl::StatusOr<Prompt> MakePrompt(const ModelText& model, PromptSource source, absl::Time now) {
+  if (const auto* turns = std::get_if<std::vector<ChatTurn>>(&source)) {
+    return RenderChat(model, *turns, now);
+  }
+  if (const auto* text = std::get_if<std::string>(&source)) {
+    absl::StatusOr<TokenIds> ids = model.tokenizer->EncodePrompt(*text);
+    if (!ids.ok()) return FromText(ids.status());
+    return Prompt{.ids = *std::move(ids)};
+  }
+  return Prompt{.ids = std::get<TokenIds>(std::move(source))};
+}
+
+absl::Status CheckFit(const GenerationRequest& request, const TokenIds& ids,
+                      const ModelIdentity& model) {
+  if (ids.empty()) return MakeStatus(Reason::kInvalidRequest, "the prompt has no tokens");
+  if (ids.size() >= model.context_tokens) {
+    return MakeStatus(Reason::kPromptTooLong,
+                      fmt::format("the prompt has {} tokens, the context of model '{}' is {}",
+                                  ids.size(), model.name, model.context_tokens));
+  }
+  if (request.tokens_max && ids.size() + *request.tokens_max > model.context_tokens) {
+    return MakeStatus(
+        Reason::kPromptTooLong,
+        fmt::format("prompt of {} tokens and stop.max_tokens {} exceed the context "
+                    "of model '{}', {}",
+                    ids.size(), *request.tokens_max, model.name, model.context_tokens));
+  }
+  const auto unknown = std::ranges::find_if(ids, [&model](std::int32_t id) {
+    return id < 0 || static_cast<std::uint32_t>(id) >= model.vocabulary_size;
+  });
+  if (unknown != ids.end()) {
+    return MakeStatus(Reason::kInvalidRequest,
+                      fmt::format("token_ids[{}] is {}, not 0 to {}", unknown - ids.begin(),
+                                  *unknown, model.vocabulary_size - 1));
+  }
+  if (request.sampling.top_k > model.vocabulary_size) {
+    return MakeStatus(Reason::kInvalidRequest,
+                      fmt::format("sampling.top_k {} is above the vocabulary size {}",
+                                  request.sampling.top_k, model.vocabulary_size));
+  }
+  return absl::OkStatus();
+}
+
+std::uint32_t TokensMax(const std::optional<std::uint32_t>& asked, std::size_t prompt_tokens,
+                        std::uint32_t context_tokens) {
+  if (asked) return *asked;
+  const std::size_t left = context_tokens - prompt_tokens;
+  return static_cast<std::uint32_t>(
+      std::min<std::size_t>(left, contract::kCompletionTokensDefault));
+}
+
+absl::StatusOr<ModelIdentity> IdentityOf(const ClusterView& view, const std::string& model) {
+  for (const WorkerView& worker : view.workers) {
+    if (worker.info->model.name == model) return worker.info->model;
+  }
+  return MakeStatus(Reason::kNoWorker, fmt::format("no worker is attached for model '{}'", model));
+}
+
+}  // namespace baleen::router

@@ -101,9 +101,9 @@ TEST_F(CheckpointTest, GetNamesWhatDoesNotFitTheConfig) {
 TEST_F(CheckpointTest, ReadsShards) {
   Write("model-00001-of-00002.safetensors", Safetensors({{"a", "A"}, {"extra", "E"}}));
   Write("model-00002-of-00002.safetensors", Safetensors({{"b", "B"}}));
-  Write(
-      "model.safetensors.index.json",
-      R"({"metadata":{"total_size":3},"weight_map":{"a":"model-00001-of-00002.safetensors","b":"model-00002-of-00002.safetensors"}})");
+  Write("model.safetensors.index.json",
+        R"({"metadata":{"total_size":3},"weight_map":{"a":"model-00001-of-00002.safetensors",)"
+        R"("b":"model-00002-of-00002.safetensors"}})");
   const auto checkpoint = Open();
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   EXPECT_THAT((*checkpoint)->names(), ElementsAre("a", "b", "extra"));

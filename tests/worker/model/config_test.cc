@@ -338,13 +338,26 @@ TEST(ModelConfig, EosTokensComeFromTheGenerationConfigFirst) {
   }
 }
 
-TEST(ModelConfig, RefusesAndNamesFieldValueAndLimit) {
-  struct Case {
-    Json base;
-    Json patch;
-    std::vector<std::string> says;
-  };
-  const Case cases[] = {
+struct Refusal {
+  Json base;
+  Json patch;
+  std::vector<std::string> says;
+};
+
+void ExpectRefusals(const std::vector<Refusal>& cases) {
+  for (const Refusal& test : cases) {
+    const absl::Status status = Parse(Patched(test.base, test.patch)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.patch.dump();
+    EXPECT_THAT(std::string(status.message()), testing::StartsWith("config.json: "))
+        << test.patch.dump();
+    for (const std::string& part : test.says) {
+      EXPECT_THAT(std::string(status.message()), HasSubstr(part)) << test.patch.dump();
+    }
+  }
+}
+
+TEST(ModelConfig, RefusesModelsItCannotRun) {
+  ExpectRefusals({
       {R1(),
        {{"model_type", "llama"}},
        {"model_type", "llama", "deepseek_v2, deepseek_v3 or kimi_k2"}},
@@ -360,7 +373,6 @@ TEST(ModelConfig, RefusesAndNamesFieldValueAndLimit) {
       {R1(), {{"intermediate_size", "18432"}}, {"intermediate_size", "integer"}},
       {R1(), {{"num_hidden_layers", 513}}, {"num_hidden_layers is 513", "[1, 512]"}},
       {R1(), {{"num_attention_heads", 0}}, {"num_attention_heads"}},
-      {R1(), {{"num_key_value_heads", 8}}, {"num_key_value_heads is 8", "128"}},
       {R1(), {{"max_position_embeddings", 0}}, {"max_position_embeddings"}},
       {R1(), {{"rms_norm_eps", 0}}, {"rms_norm_eps", "(0, 0.1]"}},
       {R1(), {{"rms_norm_eps", "1e-6"}}, {"rms_norm_eps", "number"}},
@@ -369,6 +381,22 @@ TEST(ModelConfig, RefusesAndNamesFieldValueAndLimit) {
       {R1(), {{"hidden_act", "gelu"}}, {"hidden_act", "gelu", "silu"}},
       {R1(), {{"attention_bias", true}}, {"attention_bias"}},
       {V2Lite(), {{"mlp_bias", true}}, {"mlp_bias"}},
+      {R1(), {{"quantization_config", 8}}, {"quantization_config must be an object"}},
+      {R1(), {{"quantization_config", {{"quant_method", "awq"}}}}, {"quant_method", "awq", "fp8"}},
+      {R1(), {{"quantization_config", {{"quant_method", "DELETE"}}}}, {"quant_method is missing"}},
+      {R1(), {{"quantization_config", {{"fmt", "e5m2"}}}}, {"fmt", "e5m2", "e4m3"}},
+      {R1(),
+       {{"quantization_config", {{"weight_block_size", {64, 64}}}}},
+       {"weight_block_size", "[64,64]", "[128,128]"}},
+      {R1(), {{"quantization_config", {{"weight_block_size", nullptr}}}}, {"weight_block_size"}},
+      {R1(), {{"quantization_config", {{"activation_scheme", "static"}}}}, {"activation_scheme"}},
+      {R1(), {{"eos_token_id", 200000}}, {"config.json: eos_token_id", "200000", "[0, 129280)"}},
+  });
+}
+
+TEST(ModelConfig, RefusesAttentionItCannotRun) {
+  ExpectRefusals({
+      {R1(), {{"num_key_value_heads", 8}}, {"num_key_value_heads is 8", "128"}},
       {R1(), {{"q_lora_rank", 0}}, {"q_lora_rank is 0"}},
       {R1(), {{"kv_lora_rank", 0}}, {"kv_lora_rank"}},
       {R1(), {{"qk_rope_head_dim", 63}}, {"qk_rope_head_dim is 63", "even"}},
@@ -376,6 +404,22 @@ TEST(ModelConfig, RefusesAndNamesFieldValueAndLimit) {
       {R1(), {{"v_head_dim", nullptr}}, {"v_head_dim"}},
       {R1(), {{"head_dim", 128}}, {"head_dim is 128", "64"}},
       {R1(), {{"qk_head_dim", 128}}, {"qk_head_dim", "192"}},
+      {R1(), {{"rope_theta", 1.0}}, {"rope_theta", "(1, "}},
+      {R1(), {{"rope_scaling", "yarn"}}, {"rope_scaling must be an object"}},
+      {R1(),
+       {{"rope_scaling", {{"type", "linear"}}}},
+       {"rope_scaling", "linear", "default or yarn"}},
+      {R1(), {{"rope_scaling", {{"factor", "DELETE"}}}}, {"rope_scaling: factor is missing"}},
+      {R1(), {{"rope_scaling", {{"factor", -2}}}}, {"rope_scaling: factor is -2"}},
+      {R1(),
+       {{"rope_scaling", {{"original_max_position_embeddings", 0}}}},
+       {"original_max_position_embeddings"}},
+      {R1(), {{"rope_scaling", {{"partial_rotary_factor", 0.5}}}}, {"partial_rotary_factor"}},
+  });
+}
+
+TEST(ModelConfig, RefusesExpertsItCannotRun) {
+  ExpectRefusals({
       {R1(), {{"moe_layer_freq", 2}}, {"moe_layer_freq", "2"}},
       {R1(), {{"first_k_dense_replace", -1}}, {"first_k_dense_replace"}},
       {R1(), {{"topk_method", "greedy"}}, {"topk_method", "greedy", "noaux_tc"}},
@@ -395,37 +439,7 @@ TEST(ModelConfig, RefusesAndNamesFieldValueAndLimit) {
       {R1(), {{"num_experts_per_tok", 257}}, {"num_experts_per_tok", "256"}},
       {R1(), {{"topk_group", 1}, {"num_experts_per_tok", 33}}, {"num_experts_per_tok", "only 32"}},
       {R1(), {{"routed_scaling_factor", -1.0}}, {"routed_scaling_factor"}},
-      {R1(), {{"rope_theta", 1.0}}, {"rope_theta", "(1, "}},
-      {R1(), {{"rope_scaling", "yarn"}}, {"rope_scaling must be an object"}},
-      {R1(),
-       {{"rope_scaling", {{"type", "linear"}}}},
-       {"rope_scaling", "linear", "default or yarn"}},
-      {R1(), {{"rope_scaling", {{"factor", "DELETE"}}}}, {"rope_scaling: factor is missing"}},
-      {R1(), {{"rope_scaling", {{"factor", -2}}}}, {"rope_scaling: factor is -2"}},
-      {R1(),
-       {{"rope_scaling", {{"original_max_position_embeddings", 0}}}},
-       {"original_max_position_embeddings"}},
-      {R1(), {{"rope_scaling", {{"partial_rotary_factor", 0.5}}}}, {"partial_rotary_factor"}},
-      {R1(), {{"quantization_config", 8}}, {"quantization_config must be an object"}},
-      {R1(), {{"quantization_config", {{"quant_method", "awq"}}}}, {"quant_method", "awq", "fp8"}},
-      {R1(), {{"quantization_config", {{"quant_method", "DELETE"}}}}, {"quant_method is missing"}},
-      {R1(), {{"quantization_config", {{"fmt", "e5m2"}}}}, {"fmt", "e5m2", "e4m3"}},
-      {R1(),
-       {{"quantization_config", {{"weight_block_size", {64, 64}}}}},
-       {"weight_block_size", "[64,64]", "[128,128]"}},
-      {R1(), {{"quantization_config", {{"weight_block_size", nullptr}}}}, {"weight_block_size"}},
-      {R1(), {{"quantization_config", {{"activation_scheme", "static"}}}}, {"activation_scheme"}},
-      {R1(), {{"eos_token_id", 200000}}, {"config.json: eos_token_id", "200000", "[0, 129280)"}},
-  };
-  for (const Case& test : cases) {
-    const absl::Status status = Parse(Patched(test.base, test.patch)).status();
-    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.patch.dump();
-    for (const std::string& part : test.says) {
-      EXPECT_THAT(std::string(status.message()), HasSubstr(part)) << test.patch.dump();
-    }
-    EXPECT_THAT(std::string(status.message()), testing::StartsWith("config.json: "))
-        << test.patch.dump();
-  }
+  });
 }
 
 TEST(ModelConfig, RefusesMalformedJson) {

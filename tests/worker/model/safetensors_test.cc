@@ -122,14 +122,14 @@ std::vector<Broken> BrokenFrames() {
        File(R"({"__metadata__":)" + std::string(50'000, '{'), 0),
        {"not valid JSON"}},
       {"duplicate name",
-       File(
-           R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"t":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
-           2),
+       File(R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+            R"("t":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
+            2),
        {"duplicate tensor name \"t\""}},
       {"duplicate name, spelled with an escape",
-       File(
-           R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"\u0074":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
-           2),
+       File(R"({"t":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+            R"("\u0074":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}})",
+            2),
        {"duplicate tensor name \"t\""}},
       {"duplicate metadata",
        File(R"({"__metadata__":{},"__metadata__":{}})", 0),
@@ -206,6 +206,14 @@ std::vector<Broken> BrokenTensors() {
       {"shape smaller than the range",
        file(R"("dtype":"U8","shape":[3],"data_offsets":[0,4])"),
        {"\"t\"", "takes 3 bytes", "give 4"}},
+  };
+}
+
+std::vector<Broken> BrokenOffsets() {
+  const auto file = [](const std::string& fields, std::size_t bytes = 4) {
+    return File(One(fields), bytes);
+  };
+  return {
       {"one offset",
        file(R"("dtype":"F32","shape":[1],"data_offsets":[0])"),
        {"\"t\"", "1 numbers, not 2"}},
@@ -222,8 +230,8 @@ std::vector<Broken> BrokenTensors() {
        file(R"("dtype":"F32","shape":[2],"data_offsets":[0,8])"),
        {"\"t\"", "beyond the file's 4 data bytes"}},
       {"offsets near 2^64",
-       file(
-           R"("dtype":"F32","shape":[1],"data_offsets":[18446744073709551611,18446744073709551615])"),
+       file(R"("dtype":"F32","shape":[1],)"
+            R"("data_offsets":[18446744073709551611,18446744073709551615])"),
        {"\"t\"", "beyond the file's 4 data bytes"}},
       {"hole at the start",
        file(R"("dtype":"F32","shape":[1],"data_offsets":[4,8])", 8),
@@ -237,7 +245,9 @@ std::vector<Broken> BrokenTensors() {
 
 TEST(Safetensors, RefusesAndNamesTensorAndLimit) {
   std::vector<Broken> cases = BrokenFrames();
-  for (Broken& tensor : BrokenTensors()) cases.push_back(std::move(tensor));
+  for (const auto& more : {BrokenTensors(), BrokenOffsets()}) {
+    cases.insert(cases.end(), more.begin(), more.end());
+  }
   for (const Broken& test : cases) {
     const absl::Status status = Parse(test.file).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << test.name;
@@ -249,9 +259,9 @@ TEST(Safetensors, RefusesAndNamesTensorAndLimit) {
 }
 
 std::string Two(const std::string& first_offsets, const std::string& second_offsets) {
-  return fmt::format(
-      R"({{"a":{{"dtype":"U8","shape":[4],"data_offsets":{}}},"b":{{"dtype":"U8","shape":[4],"data_offsets":{}}}}})",
-      first_offsets, second_offsets);
+  return fmt::format(R"({{"a":{{"dtype":"U8","shape":[4],"data_offsets":{}}},)"
+                     R"("b":{{"dtype":"U8","shape":[4],"data_offsets":{}}}}})",
+                     first_offsets, second_offsets);
 }
 
 TEST(Safetensors, RefusesOverlapsAndHolesBetweenTensors) {

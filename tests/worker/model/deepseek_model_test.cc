@@ -1,0 +1,382 @@
+// The promises of Model::Step on real checkpoints: the same bits whatever the chunking, the
+// neighbours and the memory; faults stay with their sequence; limits are checked.
+#include <cmath>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "proto/contract/status.h"
+#include "tests/worker/model/model_test_util.h"
+
+namespace baleen::worker {
+namespace {
+
+constexpr char kNano[] = "models/nano";
+const SampleSpec kGreedy{.logprobs = 20};
+
+// Everything that a sequence leaves behind.
+struct Outcome {
+  std::vector<std::int32_t> tokens;  // the sampled ones
+  std::vector<std::pair<std::int32_t, float>> top;
+  std::vector<std::byte> kv;
+
+  friend bool operator==(const Outcome&, const Outcome&) = default;
+};
+
+// One sequence: its prompt in chunks, then `generate` tokens one by one in absorbed form.
+class Sequence {
+ public:
+  Sequence(std::vector<std::int32_t> prompt, std::vector<std::uint32_t> table,
+           SampleSpec spec = kGreedy)
+      : tokens_(std::move(prompt)),
+        prompt_tokens_(tokens_.size()),
+        table_(std::move(table)),
+        spec_(spec) {}
+
+  bool in_prefill() const { return done_ < prompt_tokens_; }
+
+  // The next step, of at most `chunk` prompt tokens or one generated one.
+  SequenceStep Next(std::size_t chunk) {
+    count_ = in_prefill() ? std::min(chunk, prompt_tokens_ - done_) : 1;
+    const bool last = done_ + count_ >= prompt_tokens_;
+    return {.tokens = std::span(tokens_).subspan(done_, count_),
+            .position = static_cast<std::uint32_t>(done_),
+            .block_table = table_,
+            .form = in_prefill() ? AttentionForm::kPrefill : AttentionForm::kAbsorbed,
+            .sample = last ? &spec_ : nullptr};
+  }
+
+  void Take(const SampledToken& sampled) {
+    done_ += count_;
+    if (done_ >= prompt_tokens_) {
+      EXPECT_TRUE(sampled.status.ok()) << sampled.status;
+      tokens_.push_back(sampled.token);
+      top_.insert(top_.end(), sampled.top.begin(), sampled.top.end());
+    } else {
+      EXPECT_EQ(sampled.token, -1) << "a token that nobody asked for";
+    }
+  }
+
+  std::size_t generated() const { return tokens_.size() - prompt_tokens_; }
+
+  Outcome End(const LoadedModel& model) const {
+    return {
+        .tokens = {tokens_.begin() + static_cast<std::ptrdiff_t>(prompt_tokens_), tokens_.end()},
+        .top = top_,
+        .kv = model.KvOf(table_, done_)};
+  }
+
+ private:
+  std::vector<std::int32_t> tokens_;
+  std::size_t prompt_tokens_;
+  std::vector<std::uint32_t> table_;
+  SampleSpec spec_;
+  std::size_t done_ = 0;
+  std::size_t count_ = 0;
+  std::vector<std::pair<std::int32_t, float>> top_;
+};
+
+std::vector<std::uint32_t> Blocks(std::uint32_t first, std::uint32_t count) {
+  std::vector<std::uint32_t> table(count);
+  for (std::uint32_t i = 0; i < count; ++i) {
+    table[i] = first + count - 1 - i;
+  }
+  return table;
+}
+
+Outcome RunAlone(LoadedModel& model, Sequence sequence, std::size_t chunk, std::size_t generate) {
+  while (sequence.generated() < generate) {
+    const SequenceStep step = sequence.Next(chunk);
+    sequence.Take(model.Step({&step, 1})[0]);
+  }
+  return sequence.End(model);
+}
+
+class EveryModel : public testing::TestWithParam<std::string> {
+ protected:
+  std::string directory() const { return GetParam(); }
+};
+
+INSTANTIATE_TEST_SUITE_P(Models, EveryModel,
+                         testing::Values(kNano, "tests/golden/v3_q_lora", "tests/golden/v3_fp8_mtp",
+                                         "tests/golden/v3_moonlight", "tests/golden/v3_float32",
+                                         "tests/golden/v3_dense", "tests/golden/v2_lite",
+                                         "tests/golden/v2_grouped_fp8_tied"),
+                         [](const auto& info) {
+                           return info.param.substr(info.param.rfind('/') + 1);
+                         });
+
+TEST_P(EveryModel, ChunksOfAPromptGiveTheSameBits) {
+  LoadedModel model(directory());
+  const Sequence sequence(RandomTokens(97, model.model().info().vocabulary_size, 1), Blocks(3, 2));
+  const Outcome whole = RunAlone(model, sequence, 97, 3);
+  for (const std::size_t chunk : {1, 7, 64}) {
+    model.ClearCache();
+    EXPECT_EQ(RunAlone(model, sequence, chunk, 3), whole) << chunk;
+  }
+}
+
+TEST_P(EveryModel, NeighboursMemoryAndBlocksDoNotMatter) {
+  LoadedModel model(directory());
+  const std::uint32_t vocabulary = model.model().info().vocabulary_size;
+  const std::vector<std::int32_t> prompt = RandomTokens(70, vocabulary, 2);
+  Outcome alone = RunAlone(model, Sequence(prompt, Blocks(0, 2)), 70, 4);
+
+  // Other memory contents, other blocks, another place among others that start at other times and
+  // lengths.
+  LoadedModel crowded(directory(), 64, {}, std::byte{0});
+  std::vector<Sequence> sequences;
+  for (std::uint32_t i = 0; i < 7; ++i) {
+    sequences.emplace_back(RandomTokens(5 + 13 * i, vocabulary, 100 + i), Blocks(4 * i + 4, 2),
+                           SampleSpec{.temperature = 1.0f, .seed = i, .logprobs = 20});
+    if (i == 3) {
+      sequences.emplace_back(prompt, Blocks(40, 2));
+    }
+  }
+  while (sequences[4].generated() < 4) {
+    std::vector<SequenceStep> steps;
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      steps.push_back(sequences[i].Next(9 + 8 * i));
+    }
+    const std::vector<SampledToken> sampled = crowded.Step(steps);
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      sequences[i].Take(sampled[i]);
+    }
+  }
+  EXPECT_EQ(sequences[4].End(crowded), alone);
+}
+
+// What a replay after failover does: generated tokens again, several in one absorbed pass.
+TEST_P(EveryModel, SeveralAbsorbedTokensAtOnceGiveTheBitsOfOneByOne) {
+  LoadedModel model(directory());
+  const std::uint32_t vocabulary = model.model().info().vocabulary_size;
+  const std::vector<std::int32_t> tokens = RandomTokens(80, vocabulary, 3);
+  const std::vector<std::uint32_t> table = Blocks(5, 2);
+  const auto absorb = [&](std::size_t chunk) {
+    model.ClearCache();
+    const SequenceStep prompt{.tokens = std::span(tokens).first(55), .block_table = table};
+    model.Step({&prompt, 1});
+    std::vector<SampledToken> sampled;
+    for (std::size_t at = 55; at < tokens.size(); at += chunk) {
+      const SequenceStep step{
+          .tokens = std::span(tokens).subspan(at, std::min(chunk, tokens.size() - at)),
+          .position = static_cast<std::uint32_t>(at),
+          .block_table = table,
+          .form = AttentionForm::kAbsorbed,
+          .sample = &kGreedy};
+      sampled = model.Step({&step, 1});
+    }
+    return Outcome{
+        .tokens = {sampled[0].token}, .top = sampled[0].top, .kv = model.KvOf(table, 80)};
+  };
+  const Outcome one_by_one = absorb(1);
+  EXPECT_EQ(absorb(25), one_by_one);
+  EXPECT_EQ(absorb(4), one_by_one);
+}
+
+// Past the first split of 512 keys, in both forms.
+TEST(DeepSeekModel, LongPromptsGiveTheSameBitsInChunks) {
+  LoadedModel model(kNano);
+  const Sequence sequence(RandomTokens(540, 512, 4), Blocks(1, 9));
+  const Outcome whole = RunAlone(model, sequence, 500, 3);
+  for (const std::size_t chunk : {77, 256}) {
+    model.ClearCache();
+    EXPECT_EQ(RunAlone(model, sequence, chunk, 3), whole) << chunk;
+  }
+}
+
+TEST(DeepSeekModel, ReasonsToTheAnswer) {
+  std::ifstream stream("models/nano/tokenizer.json");
+  const nlohmann::json tokenizer = nlohmann::json::parse(stream);
+  std::vector<std::string> text(512);
+  for (const auto& [piece, id] : tokenizer.at("model").at("vocab").items()) {
+    text.at(id.get<std::size_t>()) = piece;
+  }
+  for (const nlohmann::json& token : tokenizer.at("added_tokens")) {
+    text.at(token.at("id").get<std::size_t>()) = token.at("content").get<std::string>();
+  }
+  // "What is 347 + 589?" in the chat template.
+  std::ifstream golden_stream("tests/golden/nano/golden.json");
+  const nlohmann::json golden = nlohmann::json::parse(golden_stream);
+  auto prompt = golden.at("prompts").at(0).at("tokens").get<std::vector<std::int32_t>>();
+  prompt.resize(golden.at("prompts").at(0).at("prompt_tokens").get<std::size_t>());
+
+  LoadedModel model(kNano);
+  Sequence sequence(prompt, Blocks(0, 4));
+  std::string reply;
+  while (sequence.generated() < 200 && reply.find("sentence") == std::string::npos) {
+    const SequenceStep step = sequence.Next(prompt.size());
+    const std::vector<SampledToken> sampled = model.Step({&step, 1});
+    sequence.Take(sampled[0]);
+    reply += text.at(static_cast<std::size_t>(sampled[0].token));
+  }
+  EXPECT_THAT(reply, testing::HasSubstr("936"));
+  EXPECT_THAT(reply, testing::HasSubstr("</think>"));
+}
+
+TEST(DeepSeekModel, SamplingDependsOnSeedAndPositionOnly) {
+  LoadedModel model(kNano);
+  const std::vector<std::int32_t> prompt = RandomTokens(20, 512, 5);
+  const auto sample = [&](std::uint64_t seed) {
+    return RunAlone(model, Sequence(prompt, Blocks(0, 1), {.temperature = 2.0f, .seed = seed}), 20,
+                    8)
+        .tokens;
+  };
+  EXPECT_EQ(sample(7), sample(7));
+  EXPECT_NE(sample(7), sample(8));
+}
+
+TEST(DeepSeekModel, DescribesItself) {
+  LoadedModel model(kNano);
+  const ModelInfo& info = model.model().info();
+  EXPECT_EQ(info.name, "nano");
+  EXPECT_EQ(info.digest.size(), 64u);
+  EXPECT_EQ(info.context_tokens, 4096u);
+  EXPECT_EQ(info.vocabulary_size, 512u);
+  EXPECT_EQ(info.kv_block_bytes, 4u * 64 * (128 + 32) * 2);
+  EXPECT_EQ(info.arithmetic, "baleen-bf16-1");
+}
+
+TEST(DeepSeekModel, LogProbabilitiesAreReportedOnlyOnRequest) {
+  LoadedModel model(kNano);
+  const std::vector<std::int32_t> prompt = {0, 5, 6};
+  const std::vector<std::uint32_t> table = {9};
+  for (const std::int32_t count : {-1, 0, 1, 20}) {
+    const SampleSpec spec{.logprobs = count};
+    const SequenceStep step{.tokens = prompt, .block_table = table, .sample = &spec};
+    const SampledToken sampled = model.Step({&step, 1})[0];
+    EXPECT_EQ(sampled.top.size(), static_cast<std::size_t>(std::max(count, 0)));
+    EXPECT_EQ(sampled.logprob < 0.0f, count >= 0);
+    for (std::size_t i = 1; i < sampled.top.size(); ++i) {
+      EXPECT_LE(sampled.top[i].second, sampled.top[i - 1].second);
+    }
+  }
+}
+
+bool IsNumericFault(const SampledToken& sampled) {
+  return contract::ReasonOf(sampled.status) == contract::Reason::kNumericFault &&
+         sampled.token == -1;
+}
+
+// Three sequences in both forms of which the middle one meets a NaN: it alone fails, the others
+// keep their bits.
+void ExpectFaultOfTheMiddleOne(const std::string& sound, const std::string& faulty,
+                               const std::vector<std::vector<std::int32_t>>& prompts,
+                               AttentionForm form) {
+  const auto run = [&](const std::string& directory) {
+    LoadedModel model(directory);
+    std::vector<std::vector<std::uint32_t>> tables = {Blocks(0, 1), Blocks(1, 1), Blocks(2, 1)};
+    std::vector<SequenceStep> steps;
+    for (std::size_t i = 0; i < 3; ++i) {
+      steps.push_back(
+          {.tokens = prompts[i], .block_table = tables[i], .form = form, .sample = &kGreedy});
+    }
+    return model.Step(steps);
+  };
+  const std::vector<SampledToken> expected = run(sound);
+  const std::vector<SampledToken> sampled = run(faulty);
+  EXPECT_TRUE(expected[1].status.ok());
+  EXPECT_TRUE(IsNumericFault(sampled[1])) << sampled[1].status;
+  for (const std::size_t i : {0, 2}) {
+    EXPECT_TRUE(sampled[i].status.ok()) << sampled[i].status;
+    EXPECT_EQ(sampled[i].top, expected[i].top) << i;
+  }
+}
+
+TEST(DeepSeekModel, NanInAnEmbeddingFailsOnlyTheSequencesThatUseIt) {
+  CheckpointCopy copy(kNano);
+  copy.Patch("model.embed_tokens.weight", 77 * 256 * 2 + 10, {0xc0, 0x7f});
+  for (const AttentionForm form : {AttentionForm::kPrefill, AttentionForm::kAbsorbed}) {
+    ExpectFaultOfTheMiddleOne(kNano, copy.path(), {{0, 5, 6}, {0, 77, 6, 8}, {0, 9, 5, 6}}, form);
+  }
+}
+
+TEST(DeepSeekModel, InfinityInAnEmbeddingIsAFaultToo) {
+  CheckpointCopy copy(kNano);
+  copy.Patch("model.embed_tokens.weight", 77 * 256 * 2 + 10, {0x80, 0x7f});
+  ExpectFaultOfTheMiddleOne(kNano, copy.path(), {{0, 5, 6}, {0, 77, 6, 8}, {0, 9, 5, 6}},
+                            AttentionForm::kPrefill);
+}
+
+TEST(DeepSeekModel, NanInAnExpertFailsOnlyTheSequencesThatReachIt) {
+  CheckpointCopy copy(kNano);
+  copy.Patch("model.layers.3.mlp.experts.5.down_proj.weight", 1000, {0x7f});
+  LoadedModel sound(kNano);
+  LoadedModel faulty(copy.path());
+  int faults = 0;
+  int answers = 0;
+  for (std::uint64_t seed = 0; seed < 40; ++seed) {
+    const std::vector<std::int32_t> prompt = RandomTokens(1, 512, 1000 + seed);
+    const std::vector<std::uint32_t> table = {0};
+    const SequenceStep step{.tokens = prompt, .block_table = table, .sample = &kGreedy};
+    const SampledToken expected = sound.Step({&step, 1})[0];
+    const SampledToken sampled = faulty.Step({&step, 1})[0];
+    if (sampled.status.ok()) {
+      ++answers;
+      EXPECT_EQ(sampled.top, expected.top);
+    } else {
+      ++faults;
+      EXPECT_TRUE(IsNumericFault(sampled));
+    }
+  }
+  EXPECT_GT(faults, 0) << "no prompt reached the expert";
+  EXPECT_GT(answers, 0) << "every prompt reached the expert";
+}
+
+class StepLimitsTest : public testing::Test {
+ protected:
+  absl::Status Try(const SequenceStep& step) {
+    std::vector<SampledToken> sampled(1);
+    return model_.model().Step({&step, 1}, model_.kv(), sampled);
+  }
+  void ExpectRefused(const SequenceStep& step, const std::string& message) {
+    const absl::Status status = Try(step);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr(message));
+  }
+
+  LoadedModel model_{kNano, 4, {.tokens_max = 8, .sequences_max = 2}};
+  const std::vector<std::int32_t> tokens_ = std::vector<std::int32_t>(9, 1);
+  const std::vector<std::uint32_t> table_ = {0, 3};
+};
+
+TEST_F(StepLimitsTest, TokensMustFitTheStep) {
+  EXPECT_TRUE(Try({.tokens = std::span(tokens_).first(8), .block_table = table_}).ok());
+  ExpectRefused({.tokens = tokens_, .block_table = table_}, "more than 8 tokens");
+}
+
+TEST_F(StepLimitsTest, SequencesMustFitTheStep) {
+  const SequenceStep step{.tokens = std::span(tokens_).first(1), .block_table = table_};
+  const std::vector<SequenceStep> steps(3, step);
+  std::vector<SampledToken> sampled(3);
+  const absl::Status status = model_.model().Step(steps, model_.kv(), sampled);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("3 sequences; the limit is 2"));
+  EXPECT_FALSE(model_.model().Step(std::span(steps).first(2), model_.kv(), sampled).ok());
+}
+
+TEST_F(StepLimitsTest, SequencesMustBeWellFormed) {
+  const std::span<const std::int32_t> one = std::span(tokens_).first(1);
+  ExpectRefused({.block_table = table_}, "no tokens");
+  ExpectRefused({.tokens = one, .position = 4096, .block_table = table_}, "the context has 4096");
+  ExpectRefused({.tokens = one, .position = 0xffffffffu, .block_table = table_},
+                "the context has 4096");
+  ExpectRefused({.tokens = one, .position = 128, .block_table = table_},
+                "has 2 KV blocks; it needs 3");
+  const std::vector<std::uint32_t> outside = {0, 4};
+  ExpectRefused({.tokens = one, .position = 64, .block_table = outside}, "names KV block 4 of 4");
+  EXPECT_TRUE(Try({.tokens = one, .position = 0, .block_table = outside}).ok())
+      << "a block that is not needed yet may be anything";
+  for (const std::int32_t token : {-1, 512}) {
+    ExpectRefused({.tokens = {&token, 1}, .block_table = table_}, "the vocabulary has 512");
+  }
+}
+
+TEST_F(StepLimitsTest, AnEmptyStepDoesNothing) {
+  EXPECT_TRUE(model_.model().Step({}, model_.kv(), {}).ok());
+}
+
+}  // namespace
+}  // namespace baleen::worker

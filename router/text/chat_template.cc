@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "observability/base/status_macros.h"
-#include "router/text/crate/text_abi.h"
 #include "router/text/reasoning.h"
+#include "router/text/text_abi.h"
 
 namespace baleen::router {
 namespace {

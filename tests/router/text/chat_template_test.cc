@@ -43,7 +43,7 @@ const std::vector<ChatMessage> kHello = {{.role = ChatRole::kUser, .content = "H
 
 TEST(ChatTemplateTest, RendersAsTransformers) {
   const auto chat_template = MustLoadTemplate(kByteLevelDir);
-  for (const auto& row : ReadGolden("byte_level.json")["chat"]) {
+  for (const auto& row : ReadGolden("byte_level.json", "chat")) {
     const Conversation conversation = FromJson(row["messages"]);
     const bool opens = row["add_generation_prompt"];
     const auto prompt =
@@ -57,7 +57,7 @@ TEST(ChatTemplateTest, RendersAsTransformers) {
 
 TEST(ChatTemplateTest, MessagesCanNotSteerTheModel) {
   const auto chat_template = MustLoadTemplate(kByteLevelDir);
-  for (const auto& row : ReadGolden("byte_level.json")["injection"]) {
+  for (const auto& row : ReadGolden("byte_level.json", "injection")) {
     const Conversation conversation = FromJson(row["messages"]);
     const auto prompt = chat_template->Render(conversation.messages);
     ASSERT_TRUE(prompt.ok()) << prompt.status();
@@ -116,7 +116,7 @@ TEST(ChatTemplateTest, NoTemplateLetsContentsBecomeControlTokens) {
 }
 
 TEST(ChatTemplateTest, SpeaksJinjaAsTransformersDoes) {
-  for (const auto& row : ReadGolden("jinja.json")["render"]) {
+  for (const auto& row : ReadGolden("jinja.json", "render")) {
     const Conversation conversation = FromJson(row["messages"]);
     const auto chat_template = WithTemplate(row["template"]);
     ASSERT_NE(chat_template, nullptr) << row["template"];
@@ -187,7 +187,7 @@ TEST(ChatTemplateTest, DeepSeeksFormatIsBuiltIn) {
 
   // With one system message at most, it is the template of R1's own files.
   const auto own = MustLoadTemplate(kByteLevelDir);
-  for (const auto& row : ReadGolden("byte_level.json")["chat"]) {
+  for (const auto& row : ReadGolden("byte_level.json", "chat")) {
     const Conversation conversation = FromJson(row["messages"]);
     if (conversation.contents == std::vector<std::string>({"A", "B", "two systems"})) continue;
     const RenderOptions options = {.add_generation_prompt = row["add_generation_prompt"]};

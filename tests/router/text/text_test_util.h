@@ -26,8 +26,11 @@ inline std::string ReadFile(const std::filesystem::path& path) {
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
-inline nlohmann::json ReadGolden(const std::string& name) {
-  return nlohmann::json::parse(ReadFile("tests/golden/text/" + name));
+// The list `key` of a file made by tools/golden/text_golden.py.
+inline nlohmann::json ReadGolden(const std::string& name, const std::string& key) {
+  const auto rows = nlohmann::json::parse(ReadFile("tests/golden/text/" + name)).at(key);
+  EXPECT_FALSE(rows.empty()) << name << " " << key;
+  return rows;
 }
 
 inline std::shared_ptr<const Tokenizer> MustLoad(const std::string& model_dir,

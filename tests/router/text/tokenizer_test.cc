@@ -29,15 +29,15 @@ class TokenizerGoldenTest : public testing::TestWithParam<Family> {
   void SetUp() override {
     tokenizer_ = MustLoad(GetParam().directory);
     ASSERT_NE(tokenizer_, nullptr);
-    golden_ = ReadGolden(GetParam().golden);
+    encode_ = ReadGolden(GetParam().golden, "encode");
   }
   std::shared_ptr<const Tokenizer> tokenizer_;
-  nlohmann::json golden_;
+  nlohmann::json encode_;
 };
 
 TEST_P(TokenizerGoldenTest, EncodesAsHuggingFace) {
-  ASSERT_GT(golden_["encode"].size(), 90u);
-  for (const auto& row : golden_["encode"]) {
+  ASSERT_GT(encode_.size(), 90u);
+  for (const auto& row : encode_) {
     const std::string text = row["text"];
     EXPECT_EQ(MustEncode(*tokenizer_, text, ControlText::kAsTokens), row["ids"].get<Ids>()) << text;
     EXPECT_EQ(MustEncode(*tokenizer_, text, ControlText::kAsText), row["ids_as_text"].get<Ids>())
@@ -46,13 +46,13 @@ TEST_P(TokenizerGoldenTest, EncodesAsHuggingFace) {
 }
 
 TEST_P(TokenizerGoldenTest, DecodesAsHuggingFace) {
-  for (const auto& row : golden_["encode"]) {
+  for (const auto& row : encode_) {
     EXPECT_EQ(tokenizer_->Decode(row["ids"].get<Ids>()), row["decoded"].get<std::string>());
   }
 }
 
 TEST_P(TokenizerGoldenTest, NoTextBecomesAControlToken) {
-  for (const auto& row : golden_["encode"]) {
+  for (const auto& row : encode_) {
     for (const std::int32_t id :
          MustEncode(*tokenizer_, row["text"].get<std::string>(), ControlText::kAsText)) {
       EXPECT_FALSE(tokenizer_->table().At(id).control) << row["text"];
@@ -70,7 +70,7 @@ INSTANTIATE_TEST_SUITE_P(All, TokenizerGoldenTest,
 // Random ids, mostly no UTF-8, piece by piece: the text of Hugging Face for all of them at once.
 TEST(TokenizerTest, StreamsTheTextThatHuggingFaceDecodesAtOnce) {
   const auto tokenizer = MustLoad(kByteLevelDir);
-  for (const auto& row : ReadGolden("byte_level.json")["decode"]) {
+  for (const auto& row : ReadGolden("byte_level.json", "decode")) {
     for (const bool skip_special : {true, false}) {
       Detokenizer detokenizer(&tokenizer->table(), skip_special);
       std::string text;

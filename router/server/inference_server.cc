@@ -74,14 +74,18 @@ absl::StatusOr<std::unique_ptr<InferenceServer>> InferenceServer::Start(
 }
 
 InferenceServer::~InferenceServer() {
-  if (server_ != nullptr) {
-    for (const auto& shard : shards_) shard->Stop();
-    server_->Shutdown(std::chrono::system_clock::now() + kStopWait);
-    for (const auto& shard : shards_) shard->Join();
-  }
+  Stop();
   // Its jobs post to the shards' loops, which are closed but still there.
   text_pool_.reset();
   shards_.clear();
+}
+
+void InferenceServer::Stop() {
+  if (server_ == nullptr || stopped_) return;
+  stopped_ = true;
+  for (const auto& shard : shards_) shard->Stop();
+  server_->Shutdown(std::chrono::system_clock::now() + kStopWait);
+  for (const auto& shard : shards_) shard->Join();
 }
 
 void InferenceServer::SetServing(bool serving) {

@@ -35,8 +35,13 @@ class InferenceServer {
   // Listens and serves. INVALID_ARGUMENT or ALREADY_EXISTS names the address.
   static absl::StatusOr<std::unique_ptr<InferenceServer>> Start(
       const InferenceServerOptions& options, const ServerParts& parts);
-  // Ends what still runs; see Dispatcher::EndAll for telling clients why.
+  // Precondition: dispatch has stopped, or no request is left there: it refers to what is destroyed
+  // here.
   ~InferenceServer();
+
+  // Ends all calls and threads; see Dispatcher::EndAll for telling clients why. Replies of dispatch
+  // are dropped from now on.
+  void Stop();
 
   const std::string& address() const { return address_; }
 
@@ -55,6 +60,7 @@ class InferenceServer {
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<TextPool> text_pool_;
   std::string address_;
+  bool stopped_ = false;
 };
 
 }  // namespace baleen::router

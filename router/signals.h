@@ -1,0 +1,19 @@
+// What the router asks of the process it runs in.
+#pragma once
+
+#include "absl/time/time.h"
+
+namespace baleen::router {
+
+// From now on SIGTERM and SIGINT are not delivered but wait for AwaitStopSignal. Call before any
+// thread starts.
+void BlockStopSignals();
+
+// True when SIGTERM or SIGINT is there, or comes within `limit`; takes it.
+bool AwaitStopSignal(absl::Duration limit);
+
+// SIGTERM when the parent process ends. False when it has ended already. `parent` is what getppid
+// said at the start of main.
+bool DieWithParent(int parent);
+
+}  // namespace baleen::router

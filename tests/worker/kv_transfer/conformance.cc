@@ -373,7 +373,7 @@ TEST_P(KvTransferConformance, LeaseEndsAReceiverWithoutOffer) {
   clock_.Advance(absl::Milliseconds(1));
   Until([&] { return decode.Ended(id); });
   ExpectFailed(decode.EventOf(id), absl::StatusCode::kDeadlineExceeded);
-  SendAll(prefill, decode, id, source, 1);
+  SendBlock(prefill, decode, id, source, 0);
   Until([&] { return prefill.Ended(id); });
   ExpectFailed(prefill.EventOf(id), absl::StatusCode::kDeadlineExceeded);
 }
@@ -430,7 +430,7 @@ TEST_P(KvTransferConformance, ParkedOffersAreLimited) {
   const TransferId id_1 = NextId(), id_2 = NextId(), id_3 = NextId();
   SendAll(prefill, decode, id_1, source, 1);
   SendAll(prefill, decode, id_2, source, 1);
-  SendAll(prefill, decode, id_3, source, 1);
+  SendBlock(prefill, decode, id_3, source, 0);
   Until([&] { return prefill.Ended(id_3); });
   ExpectFailed(prefill.EventOf(id_3), absl::StatusCode::kResourceExhausted);
   Expect(decode, id_2, sink);
@@ -447,8 +447,8 @@ TEST_P(KvTransferConformance, BlocksOfAnotherSizeAreRefused) {
   BlockMemory sink(1, kBlockBytes, 0);
   const TransferId expected = NextId(), parked = NextId();
   Expect(decode, expected, sink);
-  SendAll(prefill, decode, expected, source, 1);
-  SendAll(prefill, decode, parked, source, 1);
+  SendBlock(prefill, decode, expected, source, 0);
+  SendBlock(prefill, decode, parked, source, 0);
   UntilEnded(expected, prefill, decode);
   Until([&] { return prefill.Ended(parked); });
   ExpectFailed(prefill.EventOf(expected), absl::StatusCode::kFailedPrecondition);

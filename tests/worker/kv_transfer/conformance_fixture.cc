@@ -1,3 +1,4 @@
+// The fixture of the conformance suite: ranks, memory, and waiting without sleeping.
 #include <chrono>
 #include <cstring>
 #include <numeric>

@@ -19,10 +19,12 @@ MAY_INCLUDE = {
     "worker/model/format": ["observability/base"],
     "worker/model": ["kernels", "proto/contract", "observability/base", "worker/device"],
     "worker/kv_transfer": ["proto/contract", "observability/base"],
+    "worker/kv_transfer/protocol": ["worker/kv_transfer", "proto/contract", "observability/base"],
     "worker/kv_transfer/bench": ["worker/kv_transfer", "proto/contract", "observability/base"],
     "worker/engine": L0 + ["worker/cache", "worker/scheduler", "worker/model", "worker/kv_transfer"],
     "worker/attach": L0 + ["worker/engine", "worker/model"],
     "worker": L0 + ["worker"],  # main.cc wires
+    "router/text/crate": [],
     "router/text": ["proto/contract", "observability/base"],
     "router/policy": ["proto/contract", "observability/base"],
     "router/admission": ["proto/contract", "observability/base"],
@@ -31,11 +33,14 @@ MAY_INCLUDE = {
     "router/server": L0 + ["router/policy", "router/admission", "router/dispatch", "router/cluster",
                            "router/text"],
     "router": L0 + ["router"],  # main.cc wires
-    "tools/cli": L0 + ["worker", "router/text"],
+    "tools/cli": L0,
     "tools/cli/cluster": ["observability/base"],
     "tools/cli/terminal": ["observability/base", "tools/cli/cluster"],
-    "tools/cli/client": L0 + ["tools/cli/cluster"],
+    "tools/cli/client": L0 + ["router/text", "tools/cli/cluster"],
     "tools/cli/doctor": L0 + ["worker", "router/text", "tools/cli/cluster", "tools/cli/terminal"],
+    # generate --model: a request in one process, read as a router reads it and run as a worker runs it.
+    "tools/cli/session": L0 + ["worker", "router/text", "router/server", "router/policy", "tools/cli"],
+    "tools/cli/commands": L0 + ["worker", "tools/cli"],
 }
 
 # Package -> (what its includes start with, the folders that may use it).

@@ -68,12 +68,13 @@ struct InferenceClient::Stub {
                        const std::function<void(const Chunk&)>& on_chunk) {
     grpc::ClientContext context;
     SetDeadline(within, context);
+    cancellation.Attach(&context);  // first: opening the stream may wait for a connection
     const std::unique_ptr<grpc::ClientReader<Chunk>> reader = start(context);
-    cancellation.Attach(&context);
     Chunk chunk;
     while (reader->Read(&chunk)) on_chunk(chunk);
+    const grpc::Status status = reader->Finish();
     cancellation.Detach();
-    return ToStatus(reader->Finish());
+    return ToStatus(status);
   }
 };
 

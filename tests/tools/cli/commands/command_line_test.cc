@@ -1,0 +1,117 @@
+// The command line: help that fits a screen, and errors that name the option.
+#include "tools/cli/command_line.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace baleen::cli {
+namespace {
+
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+constexpr std::size_t kScreenLines = 24;
+constexpr std::size_t kScreenColumns = 100;
+
+ParsedCommandLine Parse(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "baleen");
+  return ParseCommandLine(static_cast<int>(arguments.size()), arguments.data());
+}
+
+class Help : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Help, FitsAScreen) {
+  const std::string command = GetParam();
+  const ParsedCommandLine parsed =
+      command.empty() ? Parse({"--help"}) : Parse({command.c_str(), "--help"});
+  EXPECT_EQ(parsed.run, nullptr);
+  EXPECT_EQ(parsed.exit_code, 0);
+  EXPECT_THAT(parsed.out, HasSubstr("--help"));
+  std::istringstream lines(parsed.out);
+  std::string line;
+  std::size_t count = 0;
+  while (std::getline(lines, line)) {
+    ++count;
+    EXPECT_LE(line.size(), kScreenColumns) << line;
+  }
+  EXPECT_LE(count, kScreenLines) << parsed.out;
+}
+
+INSTANTIATE_TEST_SUITE_P(Commands, Help,
+                         ::testing::Values("", "up", "demo", "chat", "generate", "doctor"),
+                         [](const auto& info) {
+                           return *info.param == '\0' ? "baleen" : std::string(info.param);
+                         });
+
+TEST(CommandLine, Version) {
+  const ParsedCommandLine parsed = Parse({"--version"});
+  EXPECT_EQ(parsed.exit_code, 0);
+  EXPECT_THAT(parsed.out, StartsWith("baleen 0."));
+}
+
+TEST(CommandLine, AGoodOneRuns) {
+  for (const std::vector<const char*>& arguments :
+       {std::vector<const char*>{"up", "--model", "m"},
+        {"up", "--model", "m", "--prefill", "2", "--decode", "2", "--json"},
+        {"chat", "--router", "h:1", "--once", "hello", "--json"},
+        {"chat"},
+        {"generate", "--model", "m", "--token-ids", "0,5,6", "--max-tokens", "1", "--logprobs",
+         "20", "--json"},
+        {"generate", "--router", "h:1", "--prompt", "", "--temperature", "-1"},
+        {"doctor"},
+        {"demo", "--model", "m", "--question", "2+2?"}}) {
+    const ParsedCommandLine parsed = Parse(arguments);
+    EXPECT_NE(parsed.run, nullptr) << arguments[0] << ": " << parsed.err;
+  }
+}
+
+TEST(CommandLine, ABadOneNamesWhatIsWrongInOneLine) {
+  struct Case {
+    std::vector<const char*> arguments;
+    const char* names;
+  };
+  for (const Case& c :
+       std::vector<Case>{{{}, "baleen --help"},
+                         {{"sing"}, "sing"},
+                         {{"up"}, "--model"},
+                         {{"up", "--model", "m", "--prefill", "-1"}, "--prefill"},
+                         {{"up", "--model", "m", "--log-level", "loud"}, "loud"},
+                         {{"up", "--model", "m", "--drain-seconds", "9999"}, "--drain-seconds"},
+                         {{"chat", "--json"}, "--once"},
+                         {{"chat", "--router"}, "--router"},
+                         {{"generate", "--max-tokens", "x"}, "--max-tokens"},
+                         {{"generate", "--model", "m", "--unknown"}, "--unknown"},
+                         {{"doctor", "--workers", "65"}, "--workers"}}) {
+    const ParsedCommandLine parsed = Parse(c.arguments);
+    EXPECT_EQ(parsed.run, nullptr);
+    EXPECT_EQ(parsed.exit_code, 2);
+    EXPECT_THAT(parsed.err, StartsWith("error: "));
+    EXPECT_THAT(parsed.err, HasSubstr(c.names));
+    EXPECT_THAT(parsed.err, EndsWith("--help')\n"));
+    EXPECT_EQ(parsed.err.find('\n'), parsed.err.size() - 1) << parsed.err;
+  }
+}
+
+TEST(CommandLine, OptionsThatMakeNoRequestAreUsageErrors) {
+  for (const std::vector<const char*>& arguments :
+       {std::vector<const char*>{"generate", "--model", "m"},
+        {"generate", "--model", "m", "--prompt", "a", "--token-ids", "1"},
+        {"generate", "--model", "m", "--router", "h:1", "--prompt", "a"},
+        {"generate", "--model", "m", "--token-ids", "1,x"},
+        {"generate", "--prompt", "a"},
+        {"chat", "--once", "a"},
+        {"up", "--model", "m", "--prefill", "1", "--decode", "0"},
+        {"demo", "--model", "m", "--mixed", "65"}}) {
+    const ParsedCommandLine parsed = Parse(arguments);
+    ASSERT_NE(parsed.run, nullptr) << parsed.err;
+    EXPECT_EQ(parsed.run(), 2) << arguments[0] << " " << arguments[1];
+  }
+}
+
+}  // namespace
+}  // namespace baleen::cli

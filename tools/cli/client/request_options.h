@@ -1,0 +1,49 @@
+// The options of a request, the same for every command that sends one.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "proto/baleen/v1/inference.pb.h"
+
+namespace CLI {
+class App;
+}
+
+namespace baleen::cli {
+
+// What is not given is left to the router. Ranges are checked there, in one place for all clients.
+struct RequestOptions {
+  std::optional<float> temperature;
+  std::uint32_t top_k = 0;
+  std::optional<float> top_p;
+  std::optional<std::uint64_t> seed;
+  std::optional<std::uint32_t> max_tokens;
+  std::uint32_t timeout_seconds = 600;  // for the whole reply
+
+  absl::Duration within() const { return absl::Seconds(timeout_seconds); }
+};
+
+// --temperature, --top-k, --top-p, --seed, --max-tokens, --timeout-seconds.
+void AddRequestOptions(CLI::App& command, RequestOptions& options);
+
+void Fill(const RequestOptions& options, v1::SamplingParams& sampling, v1::StopParams& stop);
+
+// `given`, else the environment's BALEEN_ROUTER; INVALID_ARGUMENT if there is neither.
+absl::StatusOr<std::string> RouterAddress(const std::string& given);
+
+// A text that is not UTF-8 can not be put into a message at all, so the router can not refuse it:
+// INVALID_ARGUMENT names `what`.
+absl::Status CheckUtf8(std::string_view what, std::string_view text);
+
+// "1,2,3" to ids. INVALID_ARGUMENT names the entry that is no 32-bit number. At most
+// kContextTokensMax entries.
+absl::StatusOr<std::vector<std::int32_t>> ParseTokenIds(std::string_view text);
+
+}  // namespace baleen::cli

@@ -1,0 +1,74 @@
+#include "tools/cli/commands/up_command.h"
+
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "tools/cli/cluster/signals.h"
+#include "tools/cli/session/exit_code.h"
+
+namespace baleen::cli {
+
+void AddUpOptions(CLI::App& command, UpOptions& options) {
+  AddClusterOptions(command, options.cluster);
+  command.add_flag("--json", options.json, "One line with addresses and pids when ready");
+  command.add_flag("--die-with-parent", options.die_with_parent, "Stop when the caller ends");
+  command.parse_complete_callback([&] { ChooseWorkers(command, options.cluster); });
+}
+
+std::string ReadyJson(const RunningCluster& cluster) {
+  using Json = nlohmann::ordered_json;
+  const RunningChild& router = cluster[0];
+  Json metrics = Json::array();
+  Json workers = Json::array();
+  for (const RunningChild& child : cluster) {
+    metrics.push_back(child.ready.at("metrics"));
+    if (child.spec.kind == ChildKind::kRouter) continue;
+    workers.push_back({{"name", child.spec.name},
+                       {"role", child.spec.role},
+                       {"metrics", child.ready.at("metrics")},
+                       {"pid", child.pid}});
+  }
+  const Json json = {{"grpc", router.ready.at("grpc")},
+                     {"metrics", std::move(metrics)},
+                     {"workers", std::move(workers)},
+                     {"router",
+                      {{"workers", router.ready.at("workers")},
+                       {"metrics", router.ready.at("metrics")},
+                       {"pid", router.pid}}}};
+  return json.dump();
+}
+
+int RunUp(const UpOptions& options) {
+  BlockSignals();
+  if (options.die_with_parent) {
+    const pid_t parent = ::getppid();
+    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (::getppid() != parent) return kExitGood;  // it ended just now
+  }
+  if (const auto valid = Validate(options.cluster.spec); !valid.ok()) return ExitWithUsage(valid);
+  auto supervisor_options = MakeSupervisorOptions(options.cluster);
+  if (!supervisor_options.ok()) return ExitWithMessage(supervisor_options.status());
+  supervisor_options->stop_signals = StopSignals();
+  supervisor_options->on_ready = [&options](const RunningCluster& cluster) {
+    if (options.json) {
+      WriteAll(STDOUT_FILENO, ReadyJson(cluster) + "\n");
+      return;
+    }
+    const Style style(ColoursOn(STDOUT_FILENO));
+    WriteAll(STDOUT_FILENO,
+             fmt::format("\n{}\n{}\n  talk to it:  baleen chat --router {}\n\n",
+                         style.Paint(Look::kBold, "The cluster is ready."),
+                         RenderTable(AddressRows(cluster), style), cluster[0].ready.at("grpc")));
+  };
+  auto supervisor = Supervisor::Create(*std::move(supervisor_options), SystemClock());
+  if (!supervisor.ok()) return ExitWithMessage(supervisor.status());
+  return ExitWithMessage((*supervisor)->Run());
+}
+
+}  // namespace baleen::cli

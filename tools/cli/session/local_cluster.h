@@ -1,0 +1,65 @@
+// A cluster on this machine, for the commands that run one.
+#pragma once
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "tools/cli/cluster/supervisor.h"
+#include "tools/cli/terminal/table.h"
+
+namespace CLI {
+class App;
+}
+
+namespace baleen::cli {
+
+// Options of a local cluster, as they are given on the command line.
+struct ClusterOptions {
+  ClusterSpec spec;
+  std::uint32_t ready_seconds = 60;
+};
+
+// --model, --prefill, --decode, --mixed, --listen, --kv-blocks and the like.
+void AddClusterOptions(CLI::App& command, ClusterOptions& options);
+
+// One worker of each kind when no number of workers was given. Call from the command's
+// parse_complete_callback.
+void ChooseWorkers(const CLI::App& command, ClusterOptions& options);
+
+// Everything but on_ready: executables beside this one, limits, logs to stderr. Errors name what is
+// missing.
+absl::StatusOr<SupervisorOptions> MakeSupervisorOptions(const ClusterOptions& options);
+
+// Addresses for people: gRPC, and the metrics page of each process.
+TableRows AddressRows(const RunningCluster& cluster);
+
+// Runs a cluster on a thread of its own, and stops it when it goes.
+class LocalCluster {
+ public:
+  static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const ClusterOptions& options);
+  ~LocalCluster();
+
+  // The cluster once it answers; why it does not come up, or CANCELLED after RequestStop. Bounded
+  // by ready_seconds.
+  absl::StatusOr<RunningCluster> WaitUntilReady();
+  // Any thread. The second time, the processes are killed.
+  void RequestStop() { supervisor_->RequestStop(); }
+
+ private:
+  LocalCluster() = default;
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::optional<RunningCluster> ready_;   // guarded by mutex_
+  std::optional<absl::Status> finished_;  // guarded by mutex_
+  std::unique_ptr<Supervisor> supervisor_;
+  std::thread thread_;
+};
+
+}  // namespace baleen::cli

@@ -1,0 +1,349 @@
+// AttachClient against a router in the same process, over real gRPC.
+#include "worker/attach/attach_client.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "proto/contract/limits.h"
+#include "proto/contract/status.h"
+#include "tests/worker/attach/fake_router.h"
+
+namespace baleen::worker {
+namespace {
+
+using Body = v1::WorkerMessage::BodyCase;
+using testing::HasSubstr;
+
+class AttachTest : public testing::Test {
+ protected:
+  struct Options {
+    AttachOptions attach;
+    InboxLimits inbox;
+  };
+
+  void Attach(std::vector<std::string> routers, Options options = {}) {
+    client_.reset();
+    inbox_ = std::make_unique<Inbox>(options.inbox);
+    discovery_ = std::make_unique<StaticDiscovery>(std::move(routers));
+    options.attach.link.backoff.first = absl::Milliseconds(1);
+    client_ = std::make_unique<AttachClient>(options.attach, *discovery_, *inbox_, metrics_);
+    client_->Start({.name = "mixed-0.0", .incarnation = 5, .role = Role::kMixed},
+                   [] { return LoadReport{.kv_blocks_used = 33}; });
+  }
+
+  // The next command that the client has put into the inbox.
+  template <typename T>
+  T Await() {
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (pending_.empty() && std::chrono::steady_clock::now() < limit) {
+      inbox_->WaitFor(absl::Milliseconds(100));
+      for (Command& command : inbox_->Take()) pending_.push_back(std::move(command));
+    }
+    if (pending_.empty() || !std::holds_alternative<T>(pending_.front())) {
+      ADD_FAILURE() << "another command, or none";
+      return {};
+    }
+    T command = std::get<T>(std::move(pending_.front()));
+    pending_.erase(pending_.begin());
+    return command;
+  }
+
+  static v1::RouterMessage StartMessage(std::uint64_t number, std::uint64_t router = 7) {
+    v1::RouterMessage message;
+    v1::Start& start = *message.mutable_start();
+    start.mutable_key()->set_router(router);
+    start.mutable_key()->set_number(number);
+    start.mutable_key()->set_attempt(1);
+    start.set_leg(v1::LEG_WHOLE);
+    start.add_prompt_token_ids(3);
+    start.mutable_sampling()->set_top_p(1.0f);
+    start.set_tokens_max(4);
+    return message;
+  }
+
+  static v1::RouterMessage CancelMessage(std::uint64_t number, std::uint64_t router = 7) {
+    v1::RouterMessage message;
+    message.mutable_cancel()->mutable_key()->set_router(router);
+    message.mutable_cancel()->mutable_key()->set_number(number);
+    message.mutable_cancel()->mutable_key()->set_attempt(1);
+    return message;
+  }
+
+  static StepReport Report(std::uint64_t number, bool with_end) {
+    const contract::RequestKey key{{7, number}, 1};
+    StepReport report{.step = 1};
+    report.tokens.push_back({.key = key, .token = {.token = 12}});
+    if (with_end) report.ended.push_back({.key = key, .reason = EndReason::kLength, .tokens = 1});
+    return report;
+  }
+
+  metrics::Registry registry_;
+  metrics::WorkerMetrics metrics_{registry_, {.version = "0", .component = "worker"}};
+  std::vector<Command> pending_;
+  std::unique_ptr<Inbox> inbox_;
+  std::unique_ptr<StaticDiscovery> discovery_;
+  std::unique_ptr<AttachClient> client_;
+};
+
+TEST_F(AttachTest, ARequestGoesInAndItsTokensAndEndComeOut) {
+  FakeRouter router;
+  Attach({router.address()});
+  router.Send(StartMessage(1));
+  const auto start = Await<StartCommand>();
+  EXPECT_EQ(router.hello().worker(), "mixed-0.0");
+  EXPECT_EQ(start.key, (contract::RequestKey{{7, 1}, 1}));
+  EXPECT_EQ(metrics_.routers_attached.Value(), 1);
+  client_->Deliver(start.link, Report(1, true));
+  const v1::StepOutput step = router.Await(Body::kStep).step();
+  EXPECT_EQ(step.token_ids(0), 12);
+  const v1::Ended ended = router.Await(Body::kEnded).ended();
+  EXPECT_EQ(ended.reason(), v1::END_REASON_LENGTH);
+}
+
+TEST_F(AttachTest, ControlFramesReachTheInbox) {
+  FakeRouter router;
+  Attach({router.address()});
+  router.Send(CancelMessage(4));
+  v1::RouterMessage release;
+  *release.mutable_release()->mutable_key() = CancelMessage(5).cancel().key();
+  router.Send(release);
+  router.Send(v1::RouterMessage());  // of a newer protocol, for all we know
+  v1::RouterMessage drain;
+  drain.mutable_drain();
+  router.Send(drain);
+  EXPECT_EQ(Await<CancelCommand>().key.id.number, 4u);
+  EXPECT_EQ(Await<ReleaseCommand>().key.id.number, 5u);
+  Await<DrainCommand>();
+}
+
+TEST_F(AttachTest, HeartbeatsCarryTheLoad) {
+  FakeRouter router({.heartbeat_ms = 10});
+  Attach({router.address()});
+  EXPECT_EQ(router.Await(Body::kLoad).load().kv_blocks_used(), 33u);
+  router.Await(Body::kLoad);
+}
+
+TEST_F(AttachTest, MalformedStartsAreAnsweredAndTheStreamLives) {
+  FakeRouter router;
+  Attach({router.address()});
+  v1::RouterMessage unknown_leg = StartMessage(1);
+  unknown_leg.mutable_start()->set_leg(static_cast<v1::Leg>(77));
+  router.Send(unknown_leg);
+  v1::Ended ended = router.Await(Body::kEnded).ended();
+  EXPECT_EQ(ended.key().number(), 1u);
+  EXPECT_EQ(ended.reason(), v1::END_REASON_ERROR);
+  EXPECT_EQ(ended.code(), static_cast<int>(grpc::StatusCode::INVALID_ARGUMENT));
+  EXPECT_THAT(ended.message(), HasSubstr("leg 77"));
+
+  router.Send(StartMessage(2, /*router=*/8));
+  ended = router.Await(Body::kEnded).ended();
+  EXPECT_THAT(ended.message(), HasSubstr("not of this router"));
+  router.Send(CancelMessage(3, /*router=*/8));  // dropped and counted
+  router.Send(StartMessage(4));
+  EXPECT_EQ(Await<StartCommand>().key.id.number, 4u);
+  EXPECT_EQ(metrics_.stale_frames_total.Value(), 2);
+}
+
+TEST_F(AttachTest, AFullInboxIsATypedRefusal) {
+  FakeRouter router;
+  Attach({router.address()}, {.inbox = {.starts_max = 1, .controls_max = 1}});
+  router.Send(StartMessage(1));
+  router.Send(StartMessage(2));
+  const v1::Ended ended = router.Await(Body::kEnded).ended();
+  EXPECT_EQ(ended.key().number(), 2u);
+  EXPECT_EQ(ended.code(), static_cast<int>(grpc::StatusCode::RESOURCE_EXHAUSTED));
+  // A cancel that cannot be taken ends the stream, and with it its request.
+  router.Send(CancelMessage(1));
+  router.Send(CancelMessage(2));
+  router.AwaitHellos(2);
+  const LinkId link = Await<StartCommand>().link;
+  EXPECT_EQ(Await<CancelCommand>().key.id.number, 1u);
+  EXPECT_EQ(Await<LinkLostCommand>().link, link);
+}
+
+TEST_F(AttachTest, ALostStreamIsToldAndDialledAgain) {
+  FakeRouter router;
+  Attach({router.address()});
+  router.Send(StartMessage(1));
+  const LinkId first = Await<StartCommand>().link;
+  router.EndStream();
+  EXPECT_EQ(Await<LinkLostCommand>().link, first);
+  router.AwaitHellos(2);
+  client_->Deliver(first, Report(1, true));  // for nobody
+  router.Send(StartMessage(2));
+  const LinkId second = Await<StartCommand>().link;
+  EXPECT_NE(first, second);
+  client_->Deliver(second, Report(2, true));
+  EXPECT_EQ(router.Await(Body::kEnded).ended().key().number(), 2u);
+}
+
+TEST_F(AttachTest, AWorkerOutlivesARouterRestart) {
+  auto router = std::make_unique<FakeRouter>();
+  const std::string address = router->address();
+  Attach({address});
+  router->AwaitHellos(1);
+  router->Send(StartMessage(1));
+  Await<StartCommand>();
+  router.reset();
+  Await<LinkLostCommand>();
+  EXPECT_EQ(metrics_.routers_attached.Value(), 0);
+  FakeRouter successor({.listen = address, .number = 8});
+  successor.AwaitHellos(1);
+  successor.Send(StartMessage(1, 8));
+  EXPECT_EQ(Await<StartCommand>().key.id.router, 8u);
+}
+
+TEST_F(AttachTest, RoutersAreServedSideBySide) {
+  FakeRouter one({.number = 7});
+  FakeRouter two({.number = 8});
+  Attach({one.address(), two.address(), one.address()});
+  one.Send(StartMessage(1, 7));
+  const LinkId first = Await<StartCommand>().link;
+  two.Send(StartMessage(1, 8));
+  const LinkId second = Await<StartCommand>().link;
+  EXPECT_NE(first, second);
+  client_->Deliver(second, Report(22, true));
+  client_->Deliver(first, Report(11, true));
+  EXPECT_EQ(one.Await(Body::kEnded).ended().key().number(), 11u);
+  EXPECT_EQ(two.Await(Body::kEnded).ended().key().number(), 22u);
+}
+
+TEST_F(AttachTest, ARefusedWorkerTriesAgain) {
+  FakeRouter router(
+      {.welcomes = false,
+       .refusal = grpc::Status(grpc::StatusCode::ALREADY_EXISTS, "a newer incarnation")});
+  Attach({router.address()});
+  router.AwaitHellos(3);
+  EXPECT_EQ(metrics_.routers_attached.Value(), 0);
+  EXPECT_TRUE(inbox_->Take().empty()) << "no link was ever made, so none is lost";
+}
+
+TEST_F(AttachTest, ARouterThatNeverWelcomesIsGivenUp) {
+  FakeRouter router({.welcomes = false});
+  Options options;
+  options.attach.link.stream.welcome_wait = absl::Milliseconds(20);
+  Attach({router.address()}, options);
+  router.AwaitHellos(2);
+  EXPECT_TRUE(inbox_->Take().empty());
+}
+
+TEST_F(AttachTest, FramesBeforeWelcomeOrASecondWelcomeEndTheStream) {
+  FakeRouter silent({.welcomes = false});
+  Attach({silent.address()});
+  silent.Send(StartMessage(1));
+  silent.AwaitHellos(2);
+  EXPECT_TRUE(inbox_->Take().empty());
+
+  FakeRouter eager;
+  Attach({eager.address()});
+  v1::RouterMessage welcome;
+  welcome.mutable_welcome()->set_router(7);
+  eager.Send(welcome);
+  Await<LinkLostCommand>();
+  eager.AwaitHellos(2);
+}
+
+TEST_F(AttachTest, AMessageBeyondTheLimitEndsTheStreamOnly) {
+  FakeRouter router;
+  Attach({router.address()});
+  v1::RouterMessage huge = StartMessage(1);
+  huge.mutable_start()->set_peer_data_plane_address(
+      std::string(contract::kMessageBytesMax + 1, 'a'));
+  router.Send(huge);
+  Await<LinkLostCommand>();
+  router.AwaitHellos(2);
+  router.Send(StartMessage(2));
+  EXPECT_EQ(Await<StartCommand>().key.id.number, 2u);
+}
+
+// A report that fills socket buffers fast.
+StepReport LargeReport() {
+  StepReport report{.step = 1};
+  for (std::uint64_t number = 1; number <= 64; ++number) {
+    TokenOutput token{.key = {{7, number}, 1}, .token = {.token = 1}, .with_logprobs = true};
+    token.token.top.assign(20, {1'000'000, -1.5f});
+    report.tokens.push_back(std::move(token));
+  }
+  return report;
+}
+
+TEST_F(AttachTest, ASlowRouterLosesItsStreamAndNotTheWorkerItsMemory) {
+  FakeRouter router({.reads = false});
+  Options options;
+  options.attach.link.stream.reports_max = 50;
+  Attach({router.address()}, options);
+  router.Send(StartMessage(1));
+  const LinkId link = Await<StartCommand>().link;
+  // Socket and flow-control buffers take some; after that the queue fills, and overflows.
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (metrics_.routers_attached.Value() == 1 && std::chrono::steady_clock::now() < limit) {
+    client_->Deliver(link, LargeReport());
+  }
+  EXPECT_EQ(Await<LinkLostCommand>().link, link);
+}
+
+TEST_F(AttachTest, StopSendsTheLastWords) {
+  FakeRouter router;
+  Attach({router.address()});
+  router.Send(StartMessage(1));
+  const LinkId link = Await<StartCommand>().link;
+  for (std::uint64_t number = 1; number <= 50; ++number) {
+    client_->Deliver(link, Report(number, true));
+  }
+  client_->Stop();
+  for (std::uint64_t number = 1; number <= 50; ++number) {
+    EXPECT_EQ(router.Await(Body::kEnded).ended().key().number(), number);
+  }
+  Await<LinkLostCommand>();
+}
+
+TEST_F(AttachTest, StopDoesNotWaitForARouterThatIsNotThere) {
+  Attach({"127.0.0.1:1"});
+  client_->Stop();
+  EXPECT_TRUE(inbox_->Take().empty());
+}
+
+// Answers what the test says.
+class ScriptedDiscovery final : public Discovery {
+ public:
+  absl::StatusOr<std::vector<std::string>> Resolve() override {
+    std::lock_guard lock(mutex_);
+    return answer_;
+  }
+  void Answer(absl::StatusOr<std::vector<std::string>> answer) {
+    std::lock_guard lock(mutex_);
+    answer_ = std::move(answer);
+  }
+
+ private:
+  std::mutex mutex_;
+  absl::StatusOr<std::vector<std::string>> answer_ = std::vector<std::string>{};
+};
+
+TEST_F(AttachTest, RoutersComeAndGoWithTheirNames) {
+  FakeRouter one({.number = 7});
+  FakeRouter two({.number = 8});
+  ScriptedDiscovery discovery;
+  discovery.Answer(std::vector<std::string>{one.address()});
+  inbox_ = std::make_unique<Inbox>(InboxLimits{});
+  AttachClient client({.resolve_every = absl::Milliseconds(5)}, discovery, *inbox_, metrics_);
+  client.Start({.name = "mixed-0.0"}, [] { return LoadReport{}; });
+  one.AwaitHellos(1);
+  one.Send(StartMessage(1, 7));
+  const LinkId link = Await<StartCommand>().link;
+  discovery.Answer(absl::UnavailableError("the name server is away"));  // keeps what it has
+  discovery.Answer(std::vector<std::string>{two.address()});
+  EXPECT_EQ(Await<LinkLostCommand>().link, link);
+  two.Send(StartMessage(1, 8));
+  EXPECT_EQ(Await<StartCommand>().key.id.router, 8u);
+}
+
+}  // namespace
+}  // namespace baleen::worker

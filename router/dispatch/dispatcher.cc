@@ -77,12 +77,12 @@ void Dispatcher::OnTokens(WorkerId worker, std::vector<TokenFrame> tokens) {
 
 void Dispatcher::OnEnded(WorkerId worker, EndedFrame ended) {
   if (const auto it = closing_.find({ended.key, worker}); it != closing_.end()) {
-    workers_.GiveBack(worker, it->second.work);
+    workers_.GiveBack(it->second.grant);
     closing_.erase(it);
   } else if (Live* live = FindCurrent(worker, ended.key)) {
     OpenLeg& leg = live->first.worker == worker ? live->first : live->decode;
     leg.open = false;
-    workers_.GiveBack(worker, leg.work);
+    workers_.GiveBack(leg.grant);
     live->ending.kv_transfer_bytes =
         std::max(live->ending.kv_transfer_bytes, ended.kv_transfer_bytes);
     TakeEnd(*live, leg, ended);
@@ -203,23 +203,23 @@ void Dispatcher::Start(Live& live, const RoutePlan& plan) {
   if (live.request.deadline < absl::InfiniteDuration()) {
     frame.time_left = live.request.deadline - clock_.Monotonic();
   }
-  live.first = {.worker = plan.prefill, .work = live.split ? PrefillWork(query) : WholeWork(query)};
+  live.first = {.worker = plan.prefill};
   live.decode = {};
   if (live.split) {
     frame.transfer = {random_()};
     // The decode rank first: it should know of the transfer when the offer comes.
-    live.decode = {.worker = plan.decode, .work = DecodeWork(query)};
+    live.decode = {.worker = plan.decode};
     frame.leg = Leg::kDecode;
-    StartLeg(live, live.decode, frame);
+    StartLeg(live.decode, DecodeWork(query), frame);
     frame.leg = Leg::kPrefill;
     frame.peer_address = workers_.info(plan.decode).data_plane_address;
   }
-  StartLeg(live, live.first, std::move(frame));
+  StartLeg(live.first, live.split ? PrefillWork(query) : WholeWork(query), std::move(frame));
 }
 
-void Dispatcher::StartLeg(Live& live, OpenLeg& leg, StartFrame frame) {
+void Dispatcher::StartLeg(OpenLeg& leg, const Work& work, StartFrame frame) {
   leg.open = true;
-  workers_.Take(leg.worker, leg.work);
+  leg.grant = workers_.Take(leg.worker, work);
   workers_.Send(leg.worker, std::move(frame));
 }
 
@@ -396,7 +396,7 @@ void Dispatcher::Part(Live& live, OpenLeg& leg, Parting parting) {
   if (!leg.open) return;
   leg.open = false;
   closing_.emplace(std::pair{live.key(), leg.worker},
-                   ClosingLeg{leg.work, clock_.Monotonic() + options_.closing_max});
+                   ClosingLeg{leg.grant, clock_.Monotonic() + options_.closing_max});
   if (parting == Parting::kCancel) workers_.Send(leg.worker, CancelFrame{live.key()});
   if (parting == Parting::kRelease) workers_.Send(leg.worker, ReleaseFrame{live.key()});
 }
@@ -411,7 +411,7 @@ void Dispatcher::ExpireClosing(absl::Duration now) {
     log::Warning("worker has not ended a leg",
                  {{"worker", workers_.NameOf(worker)}, {"request", contract::ToString(key.id)}});
     workers_.Send(worker, ReleaseFrame{key});
-    workers_.GiveBack(worker, it->second.work);
+    workers_.GiveBack(it->second.grant);
     it = closing_.erase(it);
   }
 }

@@ -82,7 +82,7 @@ class Dispatcher {
  private:
   struct OpenLeg {
     WorkerId worker;
-    Work work;
+    Grant grant;
     bool open = false;  // started, and its Ended has not come
   };
   struct Finish {
@@ -108,7 +108,7 @@ class Dispatcher {
   };
   using Lives = std::map<std::uint64_t, Live>;  // by number
   struct ClosingLeg {
-    Work work;
+    Grant grant;
     absl::Duration until;
   };
   enum class Parting { kCancel, kRelease, kAwait };
@@ -118,7 +118,7 @@ class Dispatcher {
   void TryStartAll();
   RouteResult Plan(const Live& live) const;
   void Start(Live& live, const RoutePlan& plan);
-  void StartLeg(Live& live, OpenLeg& leg, StartFrame frame);
+  void StartLeg(OpenLeg& leg, const Work& work, StartFrame frame);
 
   // Running.
   Live* FindCurrent(WorkerId worker, const contract::RequestKey& key);

@@ -15,18 +15,19 @@ WorkerView* WorkerTable::Find(WorkerId id) {
 void WorkerTable::Add(WorkerId id, std::shared_ptr<const WorkerInfo> info, WorkerLink& link) {
   BALEEN_CHECK(view_.workers.empty() || view_.workers.back().id < id, "worker ids count up");
   view_.workers.push_back({.id = id, .info = std::move(info)});
-  links_.emplace(id, &link);
+  entries_.emplace(id, Entry{.link = &link});
 }
 
 void WorkerTable::Remove(WorkerId id) {
   std::erase_if(view_.workers, [id](const WorkerView& worker) { return worker.id == id; });
-  links_.erase(id);
+  entries_.erase(id);
 }
 
 void WorkerTable::SetLoad(WorkerId id, const LoadReport& load) {
   if (WorkerView* worker = Find(id)) {
     worker->load = load;
     worker->since_report = {};
+    ++entries_.at(id).reports;
   }
 }
 
@@ -34,20 +35,37 @@ void WorkerTable::SetSuspect(WorkerId id, bool suspect) {
   if (WorkerView* worker = Find(id)) worker->suspect = suspect;
 }
 
-void WorkerTable::Take(WorkerId id, const Work& work) {
+Grant WorkerTable::Take(WorkerId id, const Work& work) {
   WorkerView* worker = Find(id);
   BALEEN_CHECK(worker != nullptr, "work goes to attached workers");
   worker->own += work;
   worker->since_report += work;
+  return {.worker = id, .work = work, .reports = entries_.at(id).reports};
 }
 
-void WorkerTable::GiveBack(WorkerId id, const Work& work) {
-  if (WorkerView* worker = Find(id)) worker->own -= work;
+void WorkerTable::GiveBack(const Grant& grant) {
+  WorkerView* worker = Find(grant.worker);
+  if (worker == nullptr) return;
+  worker->own -= grant.work;
+  if (entries_.at(grant.worker).reports == grant.reports) {
+    worker->since_report -= grant.work;
+    return;
+  }
+  // It may be in the latest report or not. Taking it out is right or, at most, lets the worker
+  // queue one request until the next report; leaving it in would make a free worker look busy.
+  LoadReport& load = worker->load;
+  const auto take_out = [](auto& reported, auto work) {
+    reported -= std::min<std::uint64_t>(reported, work);
+  };
+  take_out(load.sequences_running, grant.work.sequences);
+  take_out(load.prompt_tokens_pending, grant.work.prompt_tokens);
+  take_out(load.context_tokens_held, grant.work.context_tokens);
+  take_out(load.kv_blocks_used, grant.work.kv_blocks);
 }
 
 void WorkerTable::Send(WorkerId id, RouterFrame frame) {
-  const auto it = links_.find(id);
-  if (it != links_.end()) it->second->Send(std::move(frame));
+  const auto it = entries_.find(id);
+  if (it != entries_.end()) it->second.link->Send(std::move(frame));
 }
 
 const WorkerInfo& WorkerTable::info(WorkerId id) const {

@@ -11,19 +11,29 @@
 
 namespace baleen::router {
 
+// Work that a worker has been given.
+struct Grant {
+  WorkerId worker;
+  Work work;
+  std::uint64_t reports = 0;  // that had come from the worker by then
+};
+
 // One thread.
 class WorkerTable {
  public:
   // `link` is borrowed until Remove.
   void Add(WorkerId id, std::shared_ptr<const WorkerInfo> info, WorkerLink& link);
   void Remove(WorkerId id);
-  bool Contains(WorkerId id) const { return links_.contains(id); }
+  bool Contains(WorkerId id) const { return entries_.contains(id); }
 
   void SetLoad(WorkerId id, const LoadReport& load);  // work sent before it counts as reported
   void SetSuspect(WorkerId id, bool suspect);
 
-  void Take(WorkerId id, const Work& work);
-  void GiveBack(WorkerId id, const Work& work);  // no effect when the worker is gone
+  // Precondition: attached.
+  Grant Take(WorkerId id, const Work& work);
+  // The work has ended; it counts no more, although the latest report may still have it. No effect
+  // when the worker is gone.
+  void GiveBack(const Grant& grant);
 
   // Drops the frame when the worker is gone.
   void Send(WorkerId id, RouterFrame frame);
@@ -36,10 +46,15 @@ class WorkerTable {
   const ClusterView& view() const { return view_; }
 
  private:
+  struct Entry {
+    WorkerLink* link = nullptr;
+    std::uint64_t reports = 0;
+  };
+
   WorkerView* Find(WorkerId id);
 
   ClusterView view_;
-  std::map<WorkerId, WorkerLink*> links_;
+  std::map<WorkerId, Entry> entries_;
 };
 
 }  // namespace baleen::router

@@ -2,7 +2,6 @@
 // one split.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "kernels/include/elementary.h"
@@ -44,8 +43,7 @@ class Split {
       const std::int64_t columns = std::min(kColumns, value_dim_ - tile);
       for (std::int64_t i = 0; i < count; ++i) {
         float* row = values_ + tile * kAttentionSplit + (key + i) * kColumns;
-        std::transform(rows + i * stride + tile, rows + i * stride + tile + columns, row,
-                       Bf16ToFloat);
+        Widen(rows + i * stride + tile, columns, row);
         std::fill(row + columns, row + kColumns, 0.0f);
       }
     }
@@ -65,7 +63,7 @@ class Split {
   // the state is still empty.
   void Attend(const std::uint16_t* query, std::int64_t visible, float scale, bool first,
               float* score_max, float* weight_sum, float* values) {
-    std::transform(query, query + key_dim_, query_, Bf16ToFloat);
+    Widen(query, key_dim_, query_);
     const float split_max = Scores(visible);
     const float split_sum = Weigh(visible, scale, split_max);
     WeighValues(visible);

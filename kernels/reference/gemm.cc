@@ -132,16 +132,10 @@ void GemmBlock(const GemmParams& params, std::int64_t row_begin, std::int64_t ro
   std::int64_t index = 0;
   for (Piece piece{.size = std::min(weight.first_piece, weight.k)}; piece.size > 0; ++index) {
     piece.scales = weight.scales == nullptr ? nullptr : weight.scales + index * padded_n + tile;
-    const std::uint16_t* codes = values + piece.begin * kColumns;
-    for (std::int64_t i = 0; i < piece.size * kColumns; ++i) {
-      w[i] = Bf16ToFloat(codes[i]);
-    }
+    Widen(values + piece.begin * kColumns, piece.size * kColumns, w);
     for (std::int64_t row = row_begin; row < row_end; ++row) {
       const std::int64_t x_row = params.x_rows == nullptr ? row : params.x_rows[row];
-      const std::uint16_t* x_bf16 = params.x + x_row * params.x_stride + piece.begin;
-      for (std::int64_t i = 0; i < piece.size; ++i) {
-        x[i] = Bf16ToFloat(x_bf16[i]);
-      }
+      Widen(params.x + x_row * params.x_stride + piece.begin, piece.size, x);
       AddPiece(x, w, piece, sums[row - row_begin]);
     }
     piece.begin += piece.size;

@@ -1,9 +1,10 @@
-// The inner product that all of the reference's matrix work is made of: one tile step along K for
-// 32 columns at once.
+// The two inner loops that all of the reference's matrix work is made of.
+//
+// They are built without sanitizers in every preset: with a check at every element nothing would be
+// vectorised, and tests of whole models would take a hundred times as long. Their callers are
+// checked.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 #include "kernels/include/gemm.h"
@@ -13,34 +14,12 @@ namespace baleen::kernels::reference {
 // Columns computed side by side. Each keeps its own chains, so this is a matter of speed only.
 inline constexpr std::int64_t kColumns = 32;
 
-// sums[j] += (even chain + odd chain) over k <= kTileK elements; w is [k][kColumns].
-inline void AddTile(const float* x, const float* w, std::int64_t k, float* __restrict sums) {
-  float even[kColumns] = {};
-  float odd[kColumns] = {};
-  std::int64_t i = 0;
-  for (; i + 1 < k; i += 2) {
-    for (std::int64_t j = 0; j < kColumns; ++j) {
-      even[j] = std::fma(x[i], w[i * kColumns + j], even[j]);
-    }
-    for (std::int64_t j = 0; j < kColumns; ++j) {
-      odd[j] = std::fma(x[i + 1], w[(i + 1) * kColumns + j], odd[j]);
-    }
-  }
-  if (i < k) {
-    for (std::int64_t j = 0; j < kColumns; ++j) {
-      even[j] = std::fma(x[i], w[i * kColumns + j], even[j]);
-    }
-  }
-  for (std::int64_t j = 0; j < kColumns; ++j) {
-    sums[j] = sums[j] + (even[j] + odd[j]);
-  }
-}
+// sums[j] += the sum over k elements of x[i] * w[i][j], tile by tile (docs/arithmetic.md, "GEMM",
+// steps 2 to 4). w is [k][kColumns]; it and x are only read, sums is [kColumns] and overlaps
+// neither.
+void AddTiles(const float* x, const float* w, std::int64_t k, float* sums);
 
-// sums[j] += the tiles of k elements in order; the last one may be short.
-inline void AddTiles(const float* x, const float* w, std::int64_t k, float* __restrict sums) {
-  for (std::int64_t begin = 0; begin < k; begin += kTileK) {
-    AddTile(x + begin, w + begin * kColumns, std::min(kTileK, k - begin), sums);
-  }
-}
+// fp32 of `count` bf16 values.
+void Widen(const std::uint16_t* bf16, std::int64_t count, float* fp32);
 
 }  // namespace baleen::kernels::reference

@@ -1,0 +1,226 @@
+// Speed of the kernels on one thread, as ratios to what this machine does in the same run: FMA from
+// registers, and reading memory.
+//
+// of_peak: multiplications and additions per second over those of a pure FMA loop (AVX2). of_read:
+// weight or KV bytes per second over those of a streaming read. Machines differ and so do their
+// moods; the ratios are what to compare.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "kernels/include/float_environment.h"
+#include "kernels/include/numeric_formats.h"
+#include "kernels/reference/reference.h"
+
+namespace baleen::kernels {
+namespace {
+
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// FLOP/s of independent FMA chains that never leave the registers: 10 chains of 8 lanes hide the
+// latency on every AVX2 core.
+double FmaPeak() {
+  constexpr int kLanes = 80;
+  constexpr int kSteps = 1 << 21;
+  float x[kLanes];
+  std::iota(x, x + kLanes, 0.0f);
+  double best = 0.0;
+  for (int attempt = 0; attempt < 5; ++attempt) {
+    const double begin = Seconds();
+    for (int step = 0; step < kSteps; ++step) {
+      for (int lane = 0; lane < kLanes; ++lane) {
+        x[lane] = std::fma(x[lane], 0.999f, 0.001f);
+      }
+    }
+    best = std::max(best, 2.0 * kLanes * kSteps / (Seconds() - begin));
+    benchmark::DoNotOptimize(x);
+  }
+  return best;
+}
+
+// Bytes/s of reading memory that no cache holds all of.
+double ReadBandwidth() {
+  const std::vector<std::uint64_t> data((256u << 20) / sizeof(std::uint64_t), 1);
+  double best = 0.0;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    const double begin = Seconds();
+    std::uint64_t sum = std::accumulate(data.begin(), data.end(), std::uint64_t{0});
+    benchmark::DoNotOptimize(sum);
+    best = std::max(best,
+                    static_cast<double>(data.size() * sizeof(std::uint64_t)) / (Seconds() - begin));
+  }
+  return best;
+}
+
+struct Machine {
+  double fma_peak;
+  double read_bandwidth;
+};
+
+const Machine& ThisMachine() {
+  static const Machine machine{.fma_peak = FmaPeak(), .read_bandwidth = ReadBandwidth()};
+  return machine;
+}
+
+// Per iteration: floating-point operations, and bytes that have to be read.
+void Report(benchmark::State& state, double operations, double bytes) {
+  const auto rate = [&](double amount) {
+    return benchmark::Counter(amount, benchmark::Counter::kIsIterationInvariantRate);
+  };
+  state.counters["GFLOP/s"] = rate(operations / 1e9);
+  state.counters["of_peak"] = rate(operations / ThisMachine().fma_peak);
+  state.counters["GB/s"] = rate(bytes / 1e9);
+  state.counters["of_read"] = rate(bytes / ThisMachine().read_bandwidth);
+}
+
+std::vector<std::uint16_t> Values(std::int64_t count) {
+  std::vector<std::uint16_t> values(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = FloatToBf16(std::sin(static_cast<float>(i)));
+  }
+  return values;
+}
+
+// Arguments: rows, columns of y, K, FP8 or not.
+void BenchmarkGemm(benchmark::State& state) {
+  const FloatEnvironment environment;
+  const std::int64_t m = state.range(0);
+  const std::int64_t n = state.range(1);
+  const std::int64_t k = state.range(2);
+  const bool fp8 = state.range(3) != 0;
+  const std::vector<std::uint16_t> weight = Values(n * k);
+  const std::vector<float> scales(static_cast<std::size_t>((n / 128 + 1) * (k / 128 + 1)), 1e-3f);
+  const WeightSource source{.format = fp8 ? WeightFormat::kFp8Block : WeightFormat::kBf16,
+                            .data = weight.data(),
+                            .scales = scales.data(),
+                            .columns = k,
+                            .row_count = n};
+  std::vector<std::max_align_t> storage(reference::PackedBytes(source) / sizeof(std::max_align_t) +
+                                        1);
+  const PackedWeight packed = reference::Pack(source, reinterpret_cast<std::byte*>(storage.data()));
+  const std::vector<std::uint16_t> x = Values(m * k);
+  std::vector<float> y(static_cast<std::size_t>(m * n));
+  for (auto _ : state) {
+    reference::Gemm(
+        {.m = m, .weight = &packed, .x = x.data(), .x_stride = k, .y = y.data(), .y_stride = n});
+    benchmark::ClobberMemory();
+  }
+  Report(state, 2.0 * m * n * k, static_cast<double>(reference::PackedBytes(source)));
+}
+
+// The nano model's projections, and one expert projection and an output slice of DeepSeek-R1.
+BENCHMARK(BenchmarkGemm)
+    ->Name("gemm/m/n/k/fp8")
+    ->Args({1, 256, 256, 1})
+    ->Args({64, 256, 256, 1})
+    ->Args({1, 2048, 7168, 1})
+    ->Args({4, 2048, 7168, 1})
+    ->Args({64, 2048, 7168, 1})
+    ->Args({1, 4096, 7168, 0})
+    ->Unit(benchmark::kMicrosecond);
+
+// Arguments: heads, latent, rope, context.
+void BenchmarkAbsorbedAttention(benchmark::State& state) {
+  const FloatEnvironment environment;
+  const std::int64_t heads = state.range(0);
+  const std::int64_t latent = state.range(1);
+  const std::int64_t rope = state.range(2);
+  const std::int64_t context = state.range(3);
+  const std::int64_t row = latent + rope;
+  std::vector<std::uint16_t> cache = Values(context * row);
+  std::vector<std::uint32_t> table(static_cast<std::size_t>(context / kKvBlockTokens));
+  std::iota(table.begin(), table.end(), 0u);
+  const std::vector<std::uint16_t> q = Values(heads * row);
+  std::vector<std::uint16_t> y(static_cast<std::size_t>(heads * latent));
+  std::vector<float> scratch(static_cast<std::size_t>(AbsorbedScratchFloats(heads, latent, rope)));
+  for (auto _ : state) {
+    reference::AbsorbedAttention(
+        {.rows = 1,
+         .heads = heads,
+         .latent_dim = latent,
+         .rope_dim = rope,
+         .first_position = context - 1,
+         .q = q.data(),
+         .kv = {.base = reinterpret_cast<std::byte*>(cache.data()),
+                .block_bytes = static_cast<std::size_t>(kKvBlockTokens * row) * 2,
+                .table = table.data(),
+                .row = row},
+         .score_scale = 0.1f,
+         .y = y.data(),
+         .scratch = scratch.data()});
+    benchmark::ClobberMemory();
+  }
+  Report(state, 2.0 * heads * context * (row + latent), 2.0 * context * row);
+}
+
+BENCHMARK(BenchmarkAbsorbedAttention)
+    ->Name("absorbed_attention/heads/latent/rope/context")
+    ->Args({4, 128, 32, 256})
+    ->Args({128, 512, 64, 2048})
+    ->Unit(benchmark::kMicrosecond);
+
+// One split of 512 keys against 64 queries that see all of it. Arguments: heads, nope, rope, value.
+void BenchmarkPrefillAttention(benchmark::State& state) {
+  const FloatEnvironment environment;
+  const std::int64_t heads = state.range(0);
+  const std::int64_t nope = state.range(1);
+  const std::int64_t rope = state.range(2);
+  const std::int64_t value = state.range(3);
+  constexpr std::int64_t kRows = 64;
+  const std::vector<std::uint16_t> q = Values(kRows * heads * (nope + rope));
+  const std::vector<std::uint16_t> expanded = Values(kAttentionSplit * heads * (nope + value));
+  const std::vector<std::uint16_t> rope_keys = Values(kAttentionSplit * rope);
+  std::vector<float> maxima(static_cast<std::size_t>(kRows * heads));
+  std::vector<float> sums(maxima.size());
+  std::vector<float> values(maxima.size() * static_cast<std::size_t>(value));
+  std::vector<float> scratch(static_cast<std::size_t>(AttentionScratchFloats(nope + rope, value)));
+  for (auto _ : state) {
+    reference::PrefillAttention({.rows = kRows,
+                                 .heads = heads,
+                                 .nope_dim = nope,
+                                 .rope_dim = rope,
+                                 .value_dim = value,
+                                 .first_position = kAttentionSplit - 1,
+                                 .q = q.data(),
+                                 .keys = kAttentionSplit,
+                                 .expanded = expanded.data(),
+                                 .rope_keys = rope_keys.data(),
+                                 .rope_keys_stride = rope,
+                                 .score_scale = 0.1f,
+                                 .state = {maxima.data(), sums.data(), values.data()},
+                                 .scratch = scratch.data()});
+    benchmark::ClobberMemory();
+  }
+  Report(state, 2.0 * heads * kRows * kAttentionSplit * (nope + rope + value),
+         2.0 * kAttentionSplit * heads * (nope + value));
+}
+
+BENCHMARK(BenchmarkPrefillAttention)
+    ->Name("prefill_attention/heads/nope/rope/value")
+    ->Args({4, 64, 32, 64})
+    ->Args({16, 128, 64, 128})
+    ->Unit(benchmark::kMicrosecond);
+
+}  // namespace
+}  // namespace baleen::kernels
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
+    return 1;
+  }
+  const baleen::kernels::Machine& machine = baleen::kernels::ThisMachine();
+  std::printf("this machine, one thread: FMA peak %.1f GFLOP/s (AVX2), reads %.1f GB/s\n",
+              machine.fma_peak / 1e9, machine.read_bandwidth / 1e9);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

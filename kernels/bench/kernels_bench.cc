@@ -5,13 +5,12 @@
 // weight or KV bytes per second over those of a streaming read. Machines differ and so do their
 // moods; the ratios are what to compare.
 #include <benchmark/benchmark.h>
+#include <time.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -22,8 +21,11 @@
 namespace baleen::kernels {
 namespace {
 
+// CPU seconds of this thread: on a busy machine, waiting is nobody's speed.
 double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
 // FLOP/s of independent FMA chains that never leave the registers: 10 chains of 8 lanes hide the
@@ -71,15 +73,21 @@ const Machine& ThisMachine() {
   return machine;
 }
 
-// Per iteration: floating-point operations, and bytes that have to be read.
-void Report(benchmark::State& state, double operations, double bytes) {
-  const auto rate = [&](double amount) {
-    return benchmark::Counter(amount, benchmark::Counter::kIsIterationInvariantRate);
-  };
-  state.counters["GFLOP/s"] = rate(operations / 1e9);
-  state.counters["of_peak"] = rate(operations / ThisMachine().fma_peak);
-  state.counters["GB/s"] = rate(bytes / 1e9);
-  state.counters["of_read"] = rate(bytes / ThisMachine().read_bandwidth);
+// Runs `op` as often as the benchmark wants. Per call: floating-point operations, and bytes that
+// have to be read.
+template <typename Op>
+void Measure(benchmark::State& state, double operations, double bytes, Op op) {
+  const FloatEnvironment environment;
+  const double begin = Seconds();
+  for (auto _ : state) {
+    op();
+    benchmark::ClobberMemory();
+  }
+  const double per_call = (Seconds() - begin) / static_cast<double>(state.iterations());
+  state.counters["GFLOP/s"] = operations / per_call / 1e9;
+  state.counters["of_peak"] = operations / per_call / ThisMachine().fma_peak;
+  state.counters["GB/s"] = bytes / per_call / 1e9;
+  state.counters["of_read"] = bytes / per_call / ThisMachine().read_bandwidth;
 }
 
 std::vector<std::uint16_t> Values(std::int64_t count) {
@@ -92,7 +100,6 @@ std::vector<std::uint16_t> Values(std::int64_t count) {
 
 // Arguments: rows, columns of y, K, FP8 or not.
 void BenchmarkGemm(benchmark::State& state) {
-  const FloatEnvironment environment;
   const std::int64_t m = state.range(0);
   const std::int64_t n = state.range(1);
   const std::int64_t k = state.range(2);
@@ -109,12 +116,10 @@ void BenchmarkGemm(benchmark::State& state) {
   const PackedWeight packed = reference::Pack(source, reinterpret_cast<std::byte*>(storage.data()));
   const std::vector<std::uint16_t> x = Values(m * k);
   std::vector<float> y(static_cast<std::size_t>(m * n));
-  for (auto _ : state) {
+  Measure(state, 2.0 * m * n * k, static_cast<double>(reference::PackedBytes(source)), [&] {
     reference::Gemm(
         {.m = m, .weight = &packed, .x = x.data(), .x_stride = k, .y = y.data(), .y_stride = n});
-    benchmark::ClobberMemory();
-  }
-  Report(state, 2.0 * m * n * k, static_cast<double>(reference::PackedBytes(source)));
+  });
 }
 
 // The nano model's projections, and one expert projection and an output slice of DeepSeek-R1.
@@ -130,7 +135,6 @@ BENCHMARK(BenchmarkGemm)
 
 // Arguments: heads, latent, rope, context.
 void BenchmarkAbsorbedAttention(benchmark::State& state) {
-  const FloatEnvironment environment;
   const std::int64_t heads = state.range(0);
   const std::int64_t latent = state.range(1);
   const std::int64_t rope = state.range(2);
@@ -142,7 +146,7 @@ void BenchmarkAbsorbedAttention(benchmark::State& state) {
   const std::vector<std::uint16_t> q = Values(heads * row);
   std::vector<std::uint16_t> y(static_cast<std::size_t>(heads * latent));
   std::vector<float> scratch(static_cast<std::size_t>(AbsorbedScratchFloats(heads, latent, rope)));
-  for (auto _ : state) {
+  Measure(state, 2.0 * heads * context * (row + latent), 2.0 * context * row, [&] {
     reference::AbsorbedAttention(
         {.rows = 1,
          .heads = heads,
@@ -157,9 +161,7 @@ void BenchmarkAbsorbedAttention(benchmark::State& state) {
          .score_scale = 0.1f,
          .y = y.data(),
          .scratch = scratch.data()});
-    benchmark::ClobberMemory();
-  }
-  Report(state, 2.0 * heads * context * (row + latent), 2.0 * context * row);
+  });
 }
 
 BENCHMARK(BenchmarkAbsorbedAttention)
@@ -170,7 +172,6 @@ BENCHMARK(BenchmarkAbsorbedAttention)
 
 // One split of 512 keys against 64 queries that see all of it. Arguments: heads, nope, rope, value.
 void BenchmarkPrefillAttention(benchmark::State& state) {
-  const FloatEnvironment environment;
   const std::int64_t heads = state.range(0);
   const std::int64_t nope = state.range(1);
   const std::int64_t rope = state.range(2);
@@ -183,7 +184,9 @@ void BenchmarkPrefillAttention(benchmark::State& state) {
   std::vector<float> sums(maxima.size());
   std::vector<float> values(maxima.size() * static_cast<std::size_t>(value));
   std::vector<float> scratch(static_cast<std::size_t>(AttentionScratchFloats(nope + rope, value)));
-  for (auto _ : state) {
+  const double operations = 2.0 * heads * kRows * kAttentionSplit * (nope + rope + value);
+  const double bytes = 2.0 * kAttentionSplit * heads * (nope + value);
+  Measure(state, operations, bytes, [&] {
     reference::PrefillAttention({.rows = kRows,
                                  .heads = heads,
                                  .nope_dim = nope,
@@ -198,10 +201,7 @@ void BenchmarkPrefillAttention(benchmark::State& state) {
                                  .score_scale = 0.1f,
                                  .state = {maxima.data(), sums.data(), values.data()},
                                  .scratch = scratch.data()});
-    benchmark::ClobberMemory();
-  }
-  Report(state, 2.0 * heads * kRows * kAttentionSplit * (nope + rope + value),
-         2.0 * kAttentionSplit * heads * (nope + value));
+  });
 }
 
 BENCHMARK(BenchmarkPrefillAttention)

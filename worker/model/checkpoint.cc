@@ -224,27 +224,37 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
 
 bool Checkpoint::Has(std::string_view name) const { return state_->Find(name).has_value(); }
 
+absl::StatusOr<TensorView> Checkpoint::Get(std::string_view name) const {
+  const std::optional<Place> place = state_->Find(name);
+  if (!place) {
+    return absl::NotFoundError(fmt::format("tensor {} is missing", Quoted(name)));
+  }
+  const TensorEntry& entry = state_->entry(*place);
+  const std::span<const std::byte> file = state_->shards[place->shard].mapping.bytes();
+  return TensorView{entry.dtype, entry.shape, file.subspan(entry.begin, entry.end - entry.begin)};
+}
+
 absl::StatusOr<TensorView> Checkpoint::Get(std::string_view name,
                                            std::initializer_list<DType> dtypes,
                                            std::initializer_list<std::uint64_t> shape) const {
-  const std::optional<Place> place = state_->Find(name);
-  if (!place) return absl::NotFoundError(fmt::format("tensor {} is missing", Quoted(name)));
-  const TensorEntry& entry = state_->entry(*place);
-  const Shard& shard = state_->shards[place->shard];
-  if (dtypes.size() > 0 && std::ranges::find(dtypes, entry.dtype) == dtypes.end()) {
+  BALEEN_ASSIGN_OR_RETURN(const TensorView view, Get(name));
+  const auto fail = [&](const std::string& why) {
+    return absl::InvalidArgumentError(fmt::format(
+        "{}: tensor {} {}", state_->shards[state_->Find(name)->shard].file, Quoted(name), why));
+  };
+  if (dtypes.size() > 0 && std::ranges::find(dtypes, view.dtype) == dtypes.end()) {
     std::vector<std::string_view> wanted;
-    for (const DType dtype : dtypes) wanted.push_back(DTypeName(dtype));
-    return absl::InvalidArgumentError(fmt::format("{}: tensor {} is {}, the config asks for {}",
-                                                  shard.file, Quoted(name), DTypeName(entry.dtype),
-                                                  fmt::join(wanted, " or ")));
+    for (const DType dtype : dtypes) {
+      wanted.push_back(DTypeName(dtype));
+    }
+    return fail(fmt::format("is {}, the config asks for {}", DTypeName(view.dtype),
+                            fmt::join(wanted, " or ")));
   }
-  if (!std::ranges::equal(entry.shape, shape)) {
-    return absl::InvalidArgumentError(
-        fmt::format("{}: tensor {} has shape [{}], the config asks for [{}]", shard.file,
-                    Quoted(name), fmt::join(entry.shape, ", "), fmt::join(shape, ", ")));
+  if (!std::ranges::equal(view.shape, shape)) {
+    return fail(fmt::format("has shape [{}], the config asks for [{}]", fmt::join(view.shape, ", "),
+                            fmt::join(shape, ", ")));
   }
-  return TensorView{entry.dtype, entry.shape,
-                    shard.mapping.bytes().subspan(entry.begin, entry.end - entry.begin)};
+  return view;
 }
 
 std::span<const std::string> Checkpoint::names() const { return state_->names; }

@@ -51,6 +51,9 @@ class Checkpoint {
   absl::StatusOr<TensorView> Get(std::string_view name, std::initializer_list<DType> dtypes,
                                  std::initializer_list<std::uint64_t> shape) const;
 
+  // The tensor `name` as it is. kNotFound: the checkpoint has no such tensor.
+  absl::StatusOr<TensorView> Get(std::string_view name) const;
+
   // All tensor names, ascending.
   std::span<const std::string> names() const;
   // Size of all weight files together.

@@ -52,6 +52,13 @@ constexpr std::uint64_t ScaleBlocks(std::uint64_t size) {
 
 }  // namespace
 
+absl::StatusOr<TensorView> TensorBinder::Fetch(const std::string& name,
+                                               std::initializer_list<DType> dtypes,
+                                               std::initializer_list<std::uint64_t> shape) {
+  used_.insert(name);
+  return checkpoint_.Get(name, dtypes, shape);
+}
+
 absl::StatusOr<std::byte*> TensorBinder::Store(std::size_t bytes) {
   BALEEN_ASSIGN_OR_RETURN(Buffer buffer, device_.Allocate(bytes));
   storage_.push_back(std::move(buffer));
@@ -62,7 +69,7 @@ absl::StatusOr<WeightSource> TensorBinder::Source(const std::string& name, std::
                                                   std::uint64_t k) {
   BALEEN_ASSIGN_OR_RETURN(
       const TensorView tensor,
-      checkpoint_.Get(name, {DType::kBF16, DType::kF8E4M3, DType::kF32, DType::kF16}, {n, k}));
+      Fetch(name, {DType::kBF16, DType::kF8E4M3, DType::kF32, DType::kF16}, {n, k}));
   WeightSource source{.data = tensor.data.data(),
                       .columns = static_cast<std::int64_t>(k),
                       .row_count = static_cast<std::int64_t>(n)};
@@ -71,9 +78,8 @@ absl::StatusOr<WeightSource> TensorBinder::Source(const std::string& name, std::
       return absl::InvalidArgumentError(fmt::format(
           "tensor {} is F8_E4M3, but config.json has no fp8 quantization_config", name));
     }
-    BALEEN_ASSIGN_OR_RETURN(
-        const TensorView scales,
-        checkpoint_.Get(name + "_scale_inv", {DType::kF32}, {ScaleBlocks(n), ScaleBlocks(k)}));
+    BALEEN_ASSIGN_OR_RETURN(const TensorView scales, Fetch(name + "_scale_inv", {DType::kF32},
+                                                           {ScaleBlocks(n), ScaleBlocks(k)}));
     source.format = WeightFormat::kFp8Block;
     source.scales = scales.data.data();
   } else if (tensor.dtype != DType::kBF16 && mode_ == Mode::kLoad) {
@@ -104,7 +110,7 @@ absl::StatusOr<PackedWeight> TensorBinder::Linear(const std::string& name, std::
 absl::StatusOr<PackedWeight> TensorBinder::Gate(const std::string& name, std::uint64_t n,
                                                 std::uint64_t k) {
   BALEEN_ASSIGN_OR_RETURN(const TensorView tensor,
-                          checkpoint_.Get(name, {DType::kBF16, DType::kF32, DType::kF16}, {n, k}));
+                          Fetch(name, {DType::kBF16, DType::kF32, DType::kF16}, {n, k}));
   std::vector<float> values(mode_ == Mode::kLoad ? n * k : 0);
   for (std::size_t i = 0; i < values.size(); ++i) {
     values[i] = FloatAt(tensor, i);
@@ -117,7 +123,7 @@ absl::StatusOr<PackedWeight> TensorBinder::Gate(const std::string& name, std::ui
 
 absl::StatusOr<const float*> TensorBinder::Vector(const std::string& name, std::uint64_t size) {
   BALEEN_ASSIGN_OR_RETURN(const TensorView tensor,
-                          checkpoint_.Get(name, {DType::kBF16, DType::kF32, DType::kF16}, {size}));
+                          Fetch(name, {DType::kBF16, DType::kF32, DType::kF16}, {size}));
   if (mode_ == Mode::kCheck) {
     return nullptr;
   }
@@ -131,9 +137,8 @@ absl::StatusOr<const float*> TensorBinder::Vector(const std::string& name, std::
 
 absl::StatusOr<const void*> TensorBinder::Table(const std::string& name, std::uint64_t rows,
                                                 std::uint64_t columns, WeightFormat& format) {
-  BALEEN_ASSIGN_OR_RETURN(
-      const TensorView tensor,
-      checkpoint_.Get(name, {DType::kBF16, DType::kF32, DType::kF16}, {rows, columns}));
+  BALEEN_ASSIGN_OR_RETURN(const TensorView tensor,
+                          Fetch(name, {DType::kBF16, DType::kF32, DType::kF16}, {rows, columns}));
   if (mode_ == Mode::kCheck) {
     return nullptr;
   }

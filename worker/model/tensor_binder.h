@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <string_view>
+#include <unordered_set>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -46,10 +48,15 @@ class TensorBinder {
   absl::StatusOr<const void*> Table(const std::string& name, std::uint64_t rows,
                                     std::uint64_t columns, kernels::WeightFormat& format);
 
+  // Whether the tensor was asked for.
+  bool used(const std::string& name) const { return used_.contains(name); }
+
   // Whether any GEMM weight was rounded to bf16.
   bool rounded() const { return rounded_; }
 
  private:
+  absl::StatusOr<TensorView> Fetch(const std::string& name, std::initializer_list<DType> dtypes,
+                                   std::initializer_list<std::uint64_t> shape);
   absl::StatusOr<std::byte*> Store(std::size_t bytes);
 
   const Checkpoint& checkpoint_;
@@ -58,6 +65,7 @@ class TensorBinder {
   std::vector<Buffer>& storage_;
   const Mode mode_;
   bool rounded_ = false;
+  std::unordered_set<std::string> used_;
   std::vector<std::uint16_t> converted_;  // of the last Source
 };
 

@@ -1,7 +1,11 @@
 // The weights of a model, bound by name, dtype and shape.
 #include "worker/model/weights.h"
 
+#include <charconv>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "fmt/format.h"
@@ -141,6 +145,47 @@ absl::Status CheckPredictionLayers(const ModelConfig& config, const Checkpoint& 
   return absl::OkStatus();
 }
 
+// The number after "model.layers."; nothing for any other name.
+std::optional<std::uint32_t> LayerOf(std::string_view name) {
+  constexpr std::string_view kPrefix = "model.layers.";
+  std::uint32_t layer = 0;
+  if (!name.starts_with(kPrefix)) {
+    return std::nullopt;
+  }
+  name.remove_prefix(kPrefix.size());
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), layer);
+  return error == std::errc() ? std::optional(layer) : std::nullopt;
+}
+
+// A weight of a decoder layer that nothing asked for: config and weights are of different models,
+// and to leave it out would be to compute something else without a word.
+absl::Status CheckLeftovers(const ModelConfig& config, const Checkpoint& checkpoint,
+                            const TensorBinder& binder) {
+  for (const std::string& name : checkpoint.names()) {
+    const std::optional<std::uint32_t> layer = LayerOf(name);
+    if (!layer.has_value() || binder.used(name)) {
+      continue;
+    }
+    if (*layer >= config.num_hidden_layers) {
+      // Prediction layers have a check of their own.
+      if (*layer < config.num_hidden_layers + config.num_nextn_predict_layers &&
+          checkpoint.Has(fmt::format("model.layers.{}.eh_proj.weight", *layer))) {
+        continue;
+      }
+      return absl::InvalidArgumentError(
+          fmt::format("tensor {} is of layer {}, config.json has num_hidden_layers {}", name,
+                      *layer, config.num_hidden_layers));
+    }
+    // Old checkpoints keep rope's frequencies; an MLP of no shared experts has weights of no bytes.
+    const bool harmless = name.ends_with(".inv_freq") || checkpoint.Get(name)->data.empty();
+    if (!harmless) {
+      return absl::InvalidArgumentError(
+          fmt::format("tensor {} has no place in the model that config.json describes", name));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const Checkpoint& checkpoint,
@@ -163,6 +208,7 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const Checkp
       binder.Linear(config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight",
                     config.vocab_size, config.hidden_size));
   BALEEN_RETURN_IF_ERROR(CheckPredictionLayers(config, checkpoint, device));
+  BALEEN_RETURN_IF_ERROR(CheckLeftovers(config, checkpoint, binder));
   if (binder.rounded()) {
     log::Info("weights rounded to bf16");
   }

@@ -63,8 +63,8 @@ TEST(Weights, TensorsOfAnAnnouncedPredictionLayerAreChecked) {
 
 // transformers writes num_nextn_predict_layers even where it writes no such layer.
 TEST(Weights, AnAnnouncedPredictionLayerMayBeAbsent) {
-  CheckpointCopy copy(kFp8);
-  copy.ReplaceInHeader("\"model.layers.2.eh_proj.weight\"", "\"model.layers.2.eh_proj.weighX\"");
+  CheckpointCopy copy(kBf16);
+  copy.ReplaceInConfig("\"num_nextn_predict_layers\": 1", "\"num_nextn_predict_layers\": 2");
   EXPECT_EQ(LoadError(copy.path()), "");
 }
 
@@ -73,6 +73,23 @@ TEST(Weights, AnotherShapeThanTheConfigSaysIsNamed) {
   copy.ReplaceInConfig("\"moe_intermediate_size\": 20", "\"moe_intermediate_size\": 24");
   EXPECT_THAT(LoadError(copy.path()),
               AllOf(HasSubstr("experts.0.gate_proj.weight"), HasSubstr("24"), HasSubstr("20")));
+}
+
+TEST(Weights, WhatTheConfigHasNoPlaceForIsNamed) {
+  CheckpointCopy fewer_layers(kBf16);
+  fewer_layers.ReplaceInConfig("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 1");
+  EXPECT_THAT(LoadError(fewer_layers.path()),
+              AllOf(HasSubstr("model.layers.1."), HasSubstr("num_hidden_layers 1")));
+
+  CheckpointCopy no_shared_expert(kBf16);
+  no_shared_expert.ReplaceInConfig("\"n_shared_experts\": 1", "\"n_shared_experts\": 0");
+  EXPECT_THAT(LoadError(no_shared_expert.path()),
+              AllOf(HasSubstr("shared_experts"), HasSubstr("no place")));
+
+  CheckpointCopy one_layer_less(kBf16);  // the last one is not taken for a prediction layer
+  one_layer_less.ReplaceInConfig("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2");
+  EXPECT_THAT(LoadError(one_layer_less.path()),
+              AllOf(HasSubstr("model.layers.2."), HasSubstr("num_hidden_layers 2")));
 }
 
 TEST(Weights, AnotherDtypeIsNamed) {

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Compares Baleen with Hugging Face transformers. Builds nothing: build/release/bin/baleen must be there (make oracle sees to it).
+# usage: tools/golden/oracle.sh [PYTHON]    PYTHON: an interpreter that has what tools/nano/requirements.txt names; else .venv is made
+set -eu
+cd "$(dirname "$0")/../.."
+started=$(date +%s)
+say() { echo "== $(($(date +%s) - started))s: $*"; }
+
+python=${1:-}
+if [ -z "$python" ]; then
+  tools/setup/install.sh oracle
+  python=.venv/bin/python
+  if ! cmp -s tools/nano/requirements.txt .venv/installed.txt; then
+    say "1/4 making .venv with PyTorch and transformers (3 GB to download the first time)"
+    python3 -m venv .venv
+    $python -m pip install --quiet --disable-pip-version-check -r tools/nano/requirements.txt
+    cp tools/nano/requirements.txt .venv/installed.txt
+  fi
+fi
+say "1/4 $($python -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)')"
+
+failed=""
+say "2/4 making the goldens again and comparing"
+$python tools/golden/golden.py check || failed="$failed goldens"
+
+say "3/4 comparing fresh random models"
+$python tools/golden/fresh.py || failed="$failed fresh-models"
+
+say "4/4 smoke-training"
+smoke=build/oracle/smoke
+rm -rf "$smoke"
+mkdir -p "$smoke"
+$python tools/nano/train.py --out "$smoke" --smoke || failed="$failed smoke-training"
+
+if [ -n "$failed" ]; then
+  say "failed:$failed"
+  exit 1
+fi
+say "the oracle agrees"

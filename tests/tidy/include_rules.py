@@ -17,6 +17,8 @@ MAY_INCLUDE = {
     "worker/scheduler": ["proto/contract", "observability/base", "worker/model"],
     "worker/device": ["kernels", "observability/base"],
     "worker/model/format": ["observability/base"],
+    "worker/model/forward": ["kernels", "proto/contract", "observability/base", "worker/device",
+                            "worker/model"],
     "worker/model": ["kernels", "proto/contract", "observability/base", "worker/device"],
     "worker/kv_transfer": ["proto/contract", "observability/base"],
     "worker/kv_transfer/protocol": ["worker/kv_transfer", "proto/contract", "observability/base"],

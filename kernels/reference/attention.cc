@@ -13,26 +13,43 @@
 namespace baleen::kernels::reference {
 namespace {
 
+// Where one query's head keeps its running softmax (AttentionState).
+struct HeadState {
+  float* score_max;
+  float* weight_sum;
+  float* values;
+};
+
+// The dimensions [dim, dim + dims) of `count` keys from number `key` on, in rows `stride` apart.
+struct KeyRows {
+  std::int64_t key = 0;
+  std::int64_t count = 0;
+  std::int64_t dim = 0;
+  std::int64_t dims = 0;
+  const std::uint16_t* rows = nullptr;
+  std::int64_t stride = 0;
+};
+
 // Keys and values of one split as fp32 operands of AddTiles, and room for one query. Lives in the
 // caller's scratch.
 class Split {
  public:
-  Split(float* scratch, std::int64_t key_dim, std::int64_t value_dim)
+  Split(float* scratch, std::int64_t key_dim, std::int64_t value_dim, float score_scale)
       : key_dim_(key_dim),
         value_dim_(value_dim),
+        score_scale_(score_scale),
         keys_(scratch),
         values_(keys_ + kAttentionSplit * key_dim),
         weights_(values_ + kAttentionSplit * padded_value_dim()),
         query_(weights_ + kAttentionSplit),
         output_(query_ + key_dim) {}
 
-  // Dimensions [dim, dim + dims) of the keys [key, key + count) from rows `stride` apart.
-  void SetKeys(std::int64_t key, std::int64_t count, std::int64_t dim, std::int64_t dims,
-               const std::uint16_t* rows, std::int64_t stride) {
-    for (std::int64_t i = 0; i < count; ++i) {
-      float* column = keys_ + (key + i) / kColumns * kColumns * key_dim_ + (key + i) % kColumns;
-      for (std::int64_t d = 0; d < dims; ++d) {
-        column[(dim + d) * kColumns] = Bf16ToFloat(rows[i * stride + d]);
+  void SetKeys(const KeyRows& from) {
+    for (std::int64_t i = 0; i < from.count; ++i) {
+      const std::int64_t key = from.key + i;
+      float* column = keys_ + key / kColumns * kColumns * key_dim_ + key % kColumns;
+      for (std::int64_t d = 0; d < from.dims; ++d) {
+        column[(from.dim + d) * kColumns] = Bf16ToFloat(from.rows[i * from.stride + d]);
       }
     }
   }
@@ -59,27 +76,27 @@ class Split {
     }
   }
 
-  // One query and head against the first `visible` keys, merged into its running state. `first`:
-  // the state is still empty.
-  void Attend(const std::uint16_t* query, std::int64_t visible, float scale, bool first,
-              float* score_max, float* weight_sum, float* values) {
+  // One query against the first `visible` keys, merged into its state. `first`: that is still
+  // empty.
+  void Attend(const std::uint16_t* query, std::int64_t visible, bool first,
+              const HeadState& state) {
     Widen(query, key_dim_, query_);
     const float split_max = Scores(visible);
-    const float split_sum = Weigh(visible, scale, split_max);
+    const float split_sum = Weigh(visible, split_max);
     WeighValues(visible);
     if (first) {
-      *score_max = split_max;
-      *weight_sum = split_sum;
-      std::copy_n(output_, value_dim_, values);
+      *state.score_max = split_max;
+      *state.weight_sum = split_sum;
+      std::copy_n(output_, value_dim_, state.values);
       return;
     }
-    const float merged_max = std::max(*score_max, split_max);
-    const float before = Exp2((*score_max - merged_max) * scale);
-    const float here = Exp2((split_max - merged_max) * scale);
-    *score_max = merged_max;
-    *weight_sum = std::fma(split_sum, here, *weight_sum * before);
+    const float merged_max = std::max(*state.score_max, split_max);
+    const float before = Exp2((*state.score_max - merged_max) * score_scale_);
+    const float here = Exp2((split_max - merged_max) * score_scale_);
+    *state.score_max = merged_max;
+    *state.weight_sum = std::fma(split_sum, here, *state.weight_sum * before);
     for (std::int64_t d = 0; d < value_dim_; ++d) {
-      values[d] = std::fma(output_[d], here, values[d] * before);
+      state.values[d] = std::fma(output_[d], here, state.values[d] * before);
     }
   }
 
@@ -103,10 +120,10 @@ class Split {
 
   // Scores to weights, rounded to bf16 as the next product's input; returns the sum of the rounded
   // ones.
-  float Weigh(std::int64_t visible, float scale, float split_max) {
-    const float offset = split_max * scale;
+  float Weigh(std::int64_t visible, float split_max) {
+    const float offset = split_max * score_scale_;
     for (std::int64_t i = 0; i < visible; ++i) {
-      const float weight = Exp2(std::fma(weights_[i], scale, -offset));
+      const float weight = Exp2(std::fma(weights_[i], score_scale_, -offset));
       weights_[i] = Bf16ToFloat(FloatToBf16(weight));
     }
     return RowSum(weights_, visible);
@@ -121,6 +138,7 @@ class Split {
 
   std::int64_t key_dim_;
   std::int64_t value_dim_;
+  float score_scale_;
   float* keys_;     // [16][key_dim][32 keys]
   float* values_;   // [ceil(value_dim / 32)][512 keys][32]
   float* weights_;  // [512]
@@ -146,7 +164,11 @@ void LoadSplit(const AbsorbedAttentionParams& params, std::int64_t split_positio
   for (std::int64_t key = 0; key < keys; key += kKvBlockTokens) {
     const std::uint16_t* rows = params.kv.At(split_position + key);
     const std::int64_t count = std::min(kKvBlockTokens, keys - key);
-    split.SetKeys(key, count, 0, params.latent_dim + params.rope_dim, rows, params.kv.row);
+    split.SetKeys({.key = key,
+                   .count = count,
+                   .dims = params.latent_dim + params.rope_dim,
+                   .rows = rows,
+                   .stride = params.kv.row});
     split.SetValues(key, count, rows, params.kv.row);
   }
   split.PadKeys(keys);
@@ -155,7 +177,7 @@ void LoadSplit(const AbsorbedAttentionParams& params, std::int64_t split_positio
 // Rows [begin, end), at most kAbsorbedRows of them, over all their splits.
 void AbsorbedRows(const AbsorbedAttentionParams& params, std::int64_t begin, std::int64_t end) {
   const std::int64_t key_dim = params.latent_dim + params.rope_dim;
-  Split split(params.scratch, key_dim, params.latent_dim);
+  Split split(params.scratch, key_dim, params.latent_dim, params.score_scale);
   float* maxima = params.scratch + AttentionScratchFloats(key_dim, params.latent_dim);
   float* sums = maxima + kAbsorbedRows * params.heads;
   float* values = sums + kAbsorbedRows * params.heads;
@@ -166,8 +188,8 @@ void AbsorbedRows(const AbsorbedAttentionParams& params, std::int64_t begin, std
       const std::int64_t visible = Visible(params.first_position + row, at);
       for (std::int64_t head = 0; head < params.heads && visible > 0; ++head) {
         const std::int64_t i = (row - begin) * params.heads + head;
-        split.Attend(params.q + (row * params.heads + head) * key_dim, visible, params.score_scale,
-                     at == 0, maxima + i, sums + i, values + i * params.latent_dim);
+        split.Attend(params.q + (row * params.heads + head) * key_dim, visible, at == 0,
+                     {maxima + i, sums + i, values + i * params.latent_dim});
       }
     }
   }
@@ -197,12 +219,16 @@ void PrefillAttention(const PrefillAttentionParams& params) {
   const std::int64_t key_dim = params.nope_dim + params.rope_dim;
   const std::int64_t head_stride = params.nope_dim + params.value_dim;
   const std::int64_t key_stride = params.heads * head_stride;
-  Split split(params.scratch, key_dim, params.value_dim);
+  Split split(params.scratch, key_dim, params.value_dim, params.score_scale);
   for (std::int64_t head = 0; head < params.heads; ++head) {
     const std::uint16_t* expanded = params.expanded + head * head_stride;
-    split.SetKeys(0, params.keys, 0, params.nope_dim, expanded, key_stride);
-    split.SetKeys(0, params.keys, params.nope_dim, params.rope_dim, params.rope_keys,
-                  params.rope_keys_stride);
+    split.SetKeys(
+        {.count = params.keys, .dims = params.nope_dim, .rows = expanded, .stride = key_stride});
+    split.SetKeys({.count = params.keys,
+                   .dim = params.nope_dim,
+                   .dims = params.rope_dim,
+                   .rows = params.rope_keys,
+                   .stride = params.rope_keys_stride});
     split.SetValues(0, params.keys, expanded + params.nope_dim, key_stride);
     split.PadKeys(params.keys);
     for (std::int64_t row = 0; row < params.rows; ++row) {
@@ -210,9 +236,9 @@ void PrefillAttention(const PrefillAttentionParams& params) {
           std::min(params.keys, Visible(params.first_position + row, params.split_position));
       const std::int64_t i = row * params.heads + head;
       if (visible > 0) {
-        split.Attend(params.q + i * key_dim, visible, params.score_scale,
-                     params.split_position == 0, params.state.score_max + i,
-                     params.state.weight_sum + i, params.state.values + i * params.value_dim);
+        split.Attend(params.q + i * key_dim, visible, params.split_position == 0,
+                     {params.state.score_max + i, params.state.weight_sum + i,
+                      params.state.values + i * params.value_dim});
       }
     }
   }

@@ -46,7 +46,7 @@ void MultiplyByTiles(const std::vector<std::uint16_t>& x, const std::vector<std:
   alignas(64) std::uint16_t a[16][32];
   alignas(64) std::uint16_t b[16][32];  // pairs of k, 16 columns each
   const TileConfig config;
-  asm volatile("" ::"r"(&config) : "memory");
+  asm("" ::"r"(&config) : "memory");  // the instruction below reads it
   _tile_loadconfig(&config);
   _tile_zero(0);
   for (std::int64_t step = 0; step < k; step += 32) {

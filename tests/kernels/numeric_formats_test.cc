@@ -74,19 +74,23 @@ TEST(Bf16, NanWithAnEmptyUpperMantissaStaysNan) {
 }
 
 TEST(FloatEnvironment, FlushesDenormalsAndRestores) {
-  volatile float tiny = std::numeric_limits<float>::min();
-  volatile float denormal = std::bit_cast<float>(0x00400000u);
+  const auto product = [](float a, float b) {
+    asm("" : "+x"(a), "+x"(b));  // not at compile time
+    return a * b;
+  };
+  constexpr float kTiny = std::numeric_limits<float>::min();
+  constexpr float kDenormal = kTiny / 2;
   const unsigned before = _mm_getcsr();
   _mm_setcsr(0x1f80);  // the default of a fresh thread
   EXPECT_FALSE(FloatEnvironment::Active());
-  EXPECT_NE(tiny * 0.5f, 0.0f);
+  EXPECT_NE(product(kTiny, 0.5f), 0.0f);
   {
     const FloatEnvironment environment;
     EXPECT_TRUE(FloatEnvironment::Active());
-    EXPECT_EQ(tiny * 0.5f, 0.0f);
-    EXPECT_EQ(denormal * 0x1p+20f, 0.0f);
+    EXPECT_EQ(product(kTiny, 0.5f), 0.0f);
+    EXPECT_EQ(product(kDenormal, 0x1p+20f), 0.0f);
   }
-  EXPECT_NE(tiny * 0.5f, 0.0f);
+  EXPECT_NE(product(kTiny, 0.5f), 0.0f);
   _mm_setcsr(before);
 }
 

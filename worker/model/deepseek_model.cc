@@ -98,7 +98,7 @@ void DeepSeekModel::RunLayer(std::size_t index, const KvView& kv) {
                               .y_bf16 = normed_bf16_.data(),
                               .y_bf16_stride = columns};
   ops_.rms_norm(norm);
-  mla_.Run(layer.attention, batch_, kv, index, normed_bf16_.data(), delta_.data());
+  mla_.Run(layer.attention, batch_, {kv, index}, normed_bf16_.data(), delta_.data());
   ops_.add({.count = rows * columns, .x = delta_.data(), .y = hidden_.data()});
 
   norm.weight = layer.post_attention_norm;
@@ -107,7 +107,9 @@ void DeepSeekModel::RunLayer(std::size_t index, const KvView& kv) {
   if (layer.dense.has_value()) {
     mlp_.Run(*layer.dense, {.count = rows, .x = normed_bf16_.data(), .y = delta_.data()});
   } else {
-    moe_->Run(*layer.moe, mlp_, rows, normed_.data(), normed_bf16_.data(), delta_.data());
+    moe_->Run(
+        *layer.moe, mlp_,
+        {.count = rows, .x = normed_.data(), .x_bf16 = normed_bf16_.data(), .y = delta_.data()});
   }
   ops_.add({.count = rows * columns, .x = delta_.data(), .y = hidden_.data()});
 }

@@ -43,6 +43,12 @@ struct Batch {
                       std::span<const SequenceStep> sequences, const KvView& kv);
 };
 
+// One layer of the KV cache.
+struct LayerKv {
+  KvView kv;
+  std::size_t layer = 0;
+};
+
 // How the KV cache's blocks are laid out: [layer][64][row] bf16.
 struct KvLayout {
   std::int64_t layers = 0;
@@ -53,8 +59,8 @@ struct KvLayout {
   }
   std::size_t block_bytes() const { return static_cast<std::size_t>(layers) * layer_bytes(); }
 
-  kernels::PagedKv Of(const KvView& kv, std::size_t layer, const BatchSequence& sequence) const {
-    return {.base = kv.base + layer * layer_bytes(),
+  kernels::PagedKv Of(const LayerKv& kv, const BatchSequence& sequence) const {
+    return {.base = kv.kv.base + kv.layer * layer_bytes(),
             .block_bytes = block_bytes(),
             .table = sequence.block_table,
             .row = row};

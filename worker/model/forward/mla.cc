@@ -59,12 +59,12 @@ absl::StatusOr<Mla> Mla::Make(const ModelConfig& config, Device& device, std::in
   return mla;
 }
 
-void Mla::Run(const AttentionWeights& weights, const Batch& batch, const KvView& kv,
-              std::size_t layer, const std::uint16_t* x, float* y) {
+void Mla::Run(const AttentionWeights& weights, const Batch& batch, const LayerKv& kv,
+              const std::uint16_t* x, float* y) {
   MakeQueries(weights, batch.rows(), x);
-  WriteKv(weights, batch, kv, layer, x);
-  AttendAbsorbed(weights, batch, kv, layer);
-  AttendPrefill(weights, batch, kv, layer);
+  WriteKv(weights, batch, kv, x);
+  AttendAbsorbed(weights, batch, kv);
+  AttendPrefill(weights, batch, kv);
   ops_->gemm({.m = batch.rows(),
               .weight = &weights.output,
               .x = attended_.data(),
@@ -107,8 +107,8 @@ void Mla::MakeQueries(const AttentionWeights& weights, std::int64_t rows, const 
               .y_stride = queries});
 }
 
-void Mla::WriteKv(const AttentionWeights& weights, const Batch& batch, const KvView& kv,
-                  std::size_t layer, const std::uint16_t* x) {
+void Mla::WriteKv(const AttentionWeights& weights, const Batch& batch, const LayerKv& kv,
+                  const std::uint16_t* x) {
   const std::int64_t row = kv_layout_.row;
   ops_->gemm({.m = batch.rows(),
               .weight = &weights.kv_a,
@@ -133,7 +133,7 @@ void Mla::WriteKv(const AttentionWeights& weights, const Batch& batch, const KvV
           .y_stride = row});
   for (const auto* group : {&batch.absorbed, &batch.prefill}) {
     for (const BatchSequence& sequence : *group) {
-      ops_->kv_store({.kv = kv_layout_.Of(kv, layer, sequence),
+      ops_->kv_store({.kv = kv_layout_.Of(kv, sequence),
                       .position = sequence.position,
                       .rows = sequence.rows,
                       .contiguous = kv_rows_.data() + sequence.row * row});
@@ -143,8 +143,7 @@ void Mla::WriteKv(const AttentionWeights& weights, const Batch& batch, const KvV
 
 // Scores are q_nope . (W_uk latent) = (W_uk^T q_nope) . latent, so that queries meet the cache rows
 // as they are, and the values are taken through W_uv after they have been summed.
-void Mla::AttendAbsorbed(const AttentionWeights& weights, const Batch& batch, const KvView& kv,
-                         std::size_t layer) {
+void Mla::AttendAbsorbed(const AttentionWeights& weights, const Batch& batch, const LayerKv& kv) {
   const std::int64_t rows = batch.absorbed_rows;
   const std::int64_t query_dim = nope_dim_ + rope_dim_;
   const std::int64_t row = kv_layout_.row;
@@ -176,7 +175,7 @@ void Mla::AttendAbsorbed(const AttentionWeights& weights, const Batch& batch, co
                               .rope_dim = rope_dim_,
                               .first_position = sequence.position,
                               .q = latent_query_.data() + sequence.row * heads_ * row,
-                              .kv = kv_layout_.Of(kv, layer, sequence),
+                              .kv = kv_layout_.Of(kv, sequence),
                               .score_scale = score_scale_,
                               .y = latent_output_.data() + sequence.row * heads_ * latent_dim_,
                               .scratch = scratch_.data()});
@@ -191,8 +190,7 @@ void Mla::AttendAbsorbed(const AttentionWeights& weights, const Batch& batch, co
   }
 }
 
-void Mla::AttendPrefill(const AttentionWeights& weights, const Batch& batch, const KvView& kv,
-                        std::size_t layer) {
+void Mla::AttendPrefill(const AttentionWeights& weights, const Batch& batch, const LayerKv& kv) {
   const std::int64_t rows = batch.prefill_rows();
   const std::int64_t query_dim = nope_dim_ + rope_dim_;
   const float* queries = queries_.data() + batch.absorbed_rows * heads_ * query_dim;
@@ -211,7 +209,7 @@ void Mla::AttendPrefill(const AttentionWeights& weights, const Batch& batch, con
           .y_stride = query_dim});
   for (BatchSequence sequence : batch.prefill) {
     sequence.row -= batch.absorbed_rows;
-    AttendPrefillSequence(weights, sequence, kv_layout_.Of(kv, layer, sequence));
+    AttendPrefillSequence(weights, sequence, kv_layout_.Of(kv, sequence));
   }
   ops_->finish_attention({.rows = rows,
                           .heads = heads_,

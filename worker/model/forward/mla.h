@@ -17,19 +17,16 @@ class Mla {
  public:
   static absl::StatusOr<Mla> Make(const ModelConfig& config, Device& device, std::int64_t rows_max);
 
-  // x: the normed input, bf16 [rows][hidden]; y: [rows][hidden]. Writes the batch's KV of layer
-  // `layer`.
-  void Run(const AttentionWeights& weights, const Batch& batch, const KvView& kv, std::size_t layer,
+  // x: the normed input, bf16 [rows][hidden]; y: [rows][hidden]. Writes the batch's KV.
+  void Run(const AttentionWeights& weights, const Batch& batch, const LayerKv& kv,
            const std::uint16_t* x, float* y);
 
  private:
   void MakeQueries(const AttentionWeights& weights, std::int64_t rows, const std::uint16_t* x);
-  void WriteKv(const AttentionWeights& weights, const Batch& batch, const KvView& kv,
-               std::size_t layer, const std::uint16_t* x);
-  void AttendAbsorbed(const AttentionWeights& weights, const Batch& batch, const KvView& kv,
-                      std::size_t layer);
-  void AttendPrefill(const AttentionWeights& weights, const Batch& batch, const KvView& kv,
-                     std::size_t layer);
+  void WriteKv(const AttentionWeights& weights, const Batch& batch, const LayerKv& kv,
+               const std::uint16_t* x);
+  void AttendAbsorbed(const AttentionWeights& weights, const Batch& batch, const LayerKv& kv);
+  void AttendPrefill(const AttentionWeights& weights, const Batch& batch, const LayerKv& kv);
   void AttendPrefillSequence(const AttentionWeights& weights, const BatchSequence& sequence,
                              const kernels::PagedKv& kv);
   // Rotates `rows` x `heads` rows of rope values, from row `row` of the batch.

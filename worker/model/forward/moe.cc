@@ -68,31 +68,30 @@ void Moe::GroupByExpert(std::int64_t rows) {
   }
 }
 
-void Moe::Run(const MoeWeights& weights, const Mlp& mlp, std::int64_t rows, const float* x,
-              const std::uint16_t* x_bf16, float* y) {
-  Route(weights, rows, x);
-  GroupByExpert(rows);
+void Moe::Run(const MoeWeights& weights, const Mlp& mlp, const Rows& rows) {
+  Route(weights, rows.count, rows.x);
+  GroupByExpert(rows.count);
   for (std::size_t expert = 0; expert < weights.experts.size(); ++expert) {
     const std::int32_t begin = expert_begin_[expert];
     const std::int32_t end = expert_begin_[expert + 1];
     if (begin < end) {
       mlp.Run(weights.experts[expert], {.count = end - begin,
-                                        .x = x_bf16,
+                                        .x = rows.x_bf16,
                                         .x_rows = token_rows_.data() + begin,
                                         .y_bf16 = slots_.data(),
                                         .y_rows = slot_rows_.data() + begin});
     }
   }
   if (weights.shared.has_value()) {
-    mlp.Run(*weights.shared, {.count = rows, .x = x_bf16, .y = shared_.data()});
+    mlp.Run(*weights.shared, {.count = rows.count, .x = rows.x_bf16, .y = shared_.data()});
   }
-  ops_->combine({.rows = rows,
+  ops_->combine({.rows = rows.count,
                  .columns = hidden_,
                  .slots_per_row = route_.slots_per_row,
                  .slots = slots_.data(),
                  .weights = route_weights_.data(),
                  .shared = weights.shared.has_value() ? shared_.data() : nullptr,
-                 .y = y});
+                 .y = rows.y});
 }
 
 }  // namespace baleen::worker

@@ -17,10 +17,15 @@ class Moe {
  public:
   static absl::StatusOr<Moe> Make(const ModelConfig& config, Device& device, std::int64_t rows_max);
 
-  // x: the normed input [rows][hidden], in fp32 for the gate and in bf16 for the experts. y:
-  // [rows][hidden].
-  void Run(const MoeWeights& weights, const Mlp& mlp, std::int64_t rows, const float* x,
-           const std::uint16_t* x_bf16, float* y);
+  // The normed input, in fp32 for the gate and in bf16 for the experts, and the output.
+  struct Rows {
+    std::int64_t count = 0;
+    const float* x = nullptr;               // [count][hidden]
+    const std::uint16_t* x_bf16 = nullptr;  // bf16 [count][hidden]
+    float* y = nullptr;                     // [count][hidden]
+  };
+
+  void Run(const MoeWeights& weights, const Mlp& mlp, const Rows& rows);
 
  private:
   void Route(const MoeWeights& weights, std::int64_t rows, const float* x);

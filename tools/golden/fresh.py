@@ -95,7 +95,7 @@ _FAMILY_CHOICES = {"deepseek_v2": _v2_choices, "deepseek_v3": _v3_choices}
 def generate(baleen: Path, directory: Path, prompt) -> list:
     """`logprobs` as the command line prints it: the first after the prompt, the others absorbed."""
     command = [baleen, "generate", "--model", directory, "--token-ids", ",".join(map(str, prompt))]
-    command += ["--max-tokens", TOKENS, "--logprobs", TOP, "--json"]
+    command += ["--max-tokens", TOKENS, "--logprobs", TOP, "--ignore-eos", "--json"]
     done = subprocess.run(
         list(map(str, command)), capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False
     )
@@ -156,6 +156,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--baleen", type=Path, default=ROOT / "build/release/bin/baleen")
     arguments = parser.parse_args()
+    if not arguments.baleen.is_file():
+        parser.error(f"{arguments.baleen} is not there: make build")
     failures = 0
     for index in range(arguments.models):
         recipe = random_recipe(random.Random(f"{arguments.seed} {index}"))

@@ -1,4 +1,4 @@
-// The KvTransfer seam over UCX: shared memory within a machine, RDMA or TCP between machines.
+// The KvTransfer seam over UCX: RDMA where there is any, else TCP.
 //
 // One thread of its own owns the UCX worker and moves everything. It spins shortly while there is
 // traffic and sleeps otherwise. Callers touch only the table of transfers, under a mutex that is
@@ -38,7 +38,8 @@ struct UcxKvTransferOptions {
 
 class UcxKvTransfer final : public KvTransfer, private UcxSink {
  public:
-  // INVALID_ARGUMENT (limits) or UNAVAILABLE (UCX cannot start: the message says why).
+  // INVALID_ARGUMENT (limits), FAILED_PRECONDITION (the transports that UCX may use do not do) or
+  // UNAVAILABLE (UCX cannot start).
   static absl::StatusOr<std::unique_ptr<UcxKvTransfer>> Create(UcxKvTransferOptions options);
   // Gives up all transfers and tells the peers (within 200 ms), closes the connections and stops
   // the thread. No memory of a transfer is touched afterwards.
@@ -52,7 +53,7 @@ class UcxKvTransfer final : public KvTransfer, private UcxSink {
 
   // Frames that were dropped so far.
   DroppedFrames Dropped() const;
-  // The transports of the first connection, for example "posix/memory.0"; empty before there was
+  // The transports of the first connection, for example "tcp/eth0.0"; empty before there was
   // one.
   std::string Lanes() const;
 

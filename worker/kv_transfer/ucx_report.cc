@@ -11,7 +11,8 @@
 namespace baleen::worker {
 namespace {
 
-// Adds the transports of one memory domain. A domain that can not be opened (no such hardware) has none.
+// Adds the transports of one memory domain. A domain that can not be opened (no such hardware) has
+// none.
 void AddTransports(uct_component_h component, const char* domain, std::set<std::string>& names) {
   uct_md_config_t* config = nullptr;
   if (uct_md_config_read(component, nullptr, nullptr, &config) != UCS_OK) return;

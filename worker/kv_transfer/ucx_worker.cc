@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <poll.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -32,56 +31,35 @@ absl::Status FromUcx(std::string_view what, ucs_status_t status) {
   return absl::UnavailableError(fmt::format("UCX: {}: {}", what, ucs_status_string(status)));
 }
 
-// A setting of ours for UCX, and the variables with which the user may have decided otherwise.
+// Settings of ours for UCX; a user's environment variable of the same name goes first.
 struct Setting {
   const char* name;
   const char* value;
-  std::vector<const char*> overridden_by;
-  bool shared_memory;
+  const char* variable;
+  bool tcp;  // meant for TCP
 };
 
-const std::vector<Setting>& Settings() {
-  static const auto* const kSettings = new std::vector<Setting>{
-      // A killed peer over shared memory is found by keepalive only. The default of 20 s is far
-      // above any lease between router and worker.
-      {"KEEPALIVE_INTERVAL", "0.5s", {"UCX_KEEPALIVE_INTERVAL"}, false},
-      // Without this, UCX has no shared memory on connections that report dead peers, and quietly
-      // uses TCP within a machine.
-      {"MM_ERROR_HANDLING",
-       "y",
-       {"UCX_MM_ERROR_HANDLING", "UCX_POSIX_ERROR_HANDLING", "UCX_SYSV_ERROR_HANDLING"},
-       true},
-      // The queue of a receiver: 256 x 32 KiB instead of 64 x 8 KiB. A sender that fills it waits
-      // until the receiver has been scheduled, which is ruinous with more threads than cores
-      // (measured on 2 cores under load: 5 times the throughput, a fifth of the CPU time).
-      {"MM_FIFO_SIZE",
-       "256",
-       {"UCX_MM_FIFO_SIZE", "UCX_POSIX_FIFO_SIZE", "UCX_SYSV_FIFO_SIZE"},
-       true},
-      {"MM_SEG_SIZE",
-       "32768",
-       {"UCX_MM_SEG_SIZE", "UCX_POSIX_SEG_SIZE", "UCX_SYSV_SEG_SIZE"},
-       true},
-  };
-  return *kSettings;
-}
+// Within a machine this leaves TCP, although UCX can also report dead peers over shared memory
+// (UCX_POSIX_ERROR_HANDLING=y), at twice the speed: there, all senders write into one queue of the
+// receiver, and one that is killed, or stopped, between taking a place and filling it blocks the
+// queue for everybody for ever. Over TCP a dead peer costs its own transfers and nothing else.
+constexpr Setting kSettings[] = {
+    // Dead peers are found within seconds, well before leases run out. The defaults take 20 s. (UCX
+    // takes the settings of a transport without its name.)
+    {"KEEPALIVE_INTERVAL", "0.5s", "UCX_KEEPALIVE_INTERVAL", false},
+    {"KEEPIDLE", "2s", "UCX_TCP_KEEPIDLE", true},
+    {"KEEPINTVL", "1s", "UCX_TCP_KEEPINTVL", true},
+    {"KEEPCNT", "3", "UCX_TCP_KEEPCNT", true},
+};
 
-bool AnySet(const std::vector<const char*>& variables) {
-  return std::any_of(variables.begin(), variables.end(),
-                     [](const char* variable) { return std::getenv(variable) != nullptr; });
-}
-
-// True if the user's choice of transports leaves shared memory in; UCX warns of settings for
-// transports that are not there.
-bool SharedMemoryAllowed() {
+// UCX warns of settings for transports that the user's choice leaves out.
+bool TcpAllowed() {
   const char* chosen = std::getenv("UCX_TLS");
   if (chosen == nullptr) return true;
   const std::string_view transports(chosen);
-  if (transports.starts_with('^')) return true;
-  for (const std::string_view name : {"all", "shm", "sm", "mm", "posix", "sysv"}) {
-    if (transports.find(name) != std::string_view::npos) return true;
-  }
-  return false;
+  const bool named = transports.find("tcp") != std::string_view::npos ||
+                     transports.find("all") != std::string_view::npos;
+  return named != transports.starts_with('^');
 }
 
 struct ConfigRelease {
@@ -98,10 +76,8 @@ absl::StatusOr<Config> ReadConfig() {
     return FromUcx("reading the configuration", status);
   }
   Config config(raw);
-  for (const Setting& setting : Settings()) {
-    if (AnySet(setting.overridden_by) || (setting.shared_memory && !SharedMemoryAllowed())) {
-      continue;
-    }
+  for (const Setting& setting : kSettings) {
+    if (std::getenv(setting.variable) != nullptr || (setting.tcp && !TcpAllowed())) continue;
     const auto status = ucp_config_modify(config.get(), setting.name, setting.value);
     if (status != UCS_OK) return FromUcx(setting.name, status);
   }
@@ -199,6 +175,20 @@ absl::Status UcxWorker::Start() {
                     "(UCX_NET_DEVICES)",
                     address_bytes, contract::kDataPlaneAddressBytesMax));
   }
+  return CheckTransports();
+}
+
+// A choice of transports that cannot connect is found now, not with the first transfer: a
+// connection to ourselves needs what any other one needs.
+absl::Status UcxWorker::CheckTransports() {
+  const absl::StatusOr<Peer*> self = Connect(address_);
+  if (!self.ok()) {
+    const char* chosen = std::getenv("UCX_TLS");
+    return absl::FailedPreconditionError(
+        fmt::format("UCX: no transport that reports dead peers (UCX_TLS={}): allow tcp: {}",
+                    chosen == nullptr ? "all" : chosen, std::string(self.status().message())));
+  }
+  ClosePeer(address_);
   return absl::OkStatus();
 }
 

@@ -44,9 +44,9 @@ class UcxSink {
 // One thread at a time, except Signal.
 class UcxWorker {
  public:
-  // `sink` is borrowed and outlives the worker. UCX's own environment variables choose the
-  // transports. Without any, connections are over shared memory within a machine and over the best
-  // network between machines.
+  // `sink` is borrowed and outlives the worker. UCX chooses the best transport that reports dead
+  // peers, among those that its own environment variables allow: RDMA where there is any, else TCP,
+  // within a machine too.
   static absl::StatusOr<std::unique_ptr<UcxWorker>> Create(UcxSink& sink);
   // Closes every connection by force. Operations still in flight end, and the sink hears of it.
   ~UcxWorker();
@@ -75,7 +75,7 @@ class UcxWorker {
   void Flush(absl::Duration limit);
 
   std::size_t operations_in_flight() const { return operations_in_flight_; }
-  // The transports of the first connection, as "posix/memory"; empty before there was one.
+  // The transports of the first connection, as "tcp/eth0.0"; empty before there was one.
   const std::string& lanes() const { return lanes_; }
 
  private:
@@ -91,6 +91,7 @@ class UcxWorker {
   explicit UcxWorker(UcxSink& sink);
   absl::Status Start();
   absl::Status RegisterHandlers();
+  absl::Status CheckTransports();
   absl::StatusOr<Peer*> Connect(const std::string& address);
   void MarkFailed(Peer& peer, ucs_status_t status);
   void CloseFailedPeers();

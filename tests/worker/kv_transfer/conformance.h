@@ -76,6 +76,7 @@ class BlockMemory {
   // Filled with a pattern that depends on `seed`; 0 fills with zeros.
   BlockMemory(std::size_t blocks, std::size_t block_bytes, std::uint64_t seed);
 
+  std::size_t blocks() const { return bytes_.size() / block_bytes_; }
   std::span<std::byte> Block(std::size_t number);
   std::vector<std::span<std::byte>> Blocks();
   void Fill(std::byte value);
@@ -108,7 +109,10 @@ class KvTransferConformance : public testing::TestWithParam<FabricMaker> {
   void SendAll(Rank& from, const Rank& to, contract::TransferId id, BlockMemory& memory,
                std::uint32_t blocks, std::string manifest = "manifest");
 
-  // Polls all ranks until `done`, at most ten seconds.
+  // Notes a transfer that was begun without them.
+  void Begun(Rank& rank, contract::TransferId id) { begun_.insert({&rank, id.value}); }
+
+  // Polls all ranks until `done`, at most half a minute.
   void Until(const std::function<bool()>& done);
   void UntilEnded(contract::TransferId id, Rank& a, Rank& b);
   // Polls until `marker`, a transfer of its own that is begun after all that is under way from

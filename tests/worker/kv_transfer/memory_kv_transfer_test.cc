@@ -215,7 +215,10 @@ TEST(MemoryKvTransfer, TwoThreads) {
   while (!decode->Poll().empty()) continue;
   std::atomic<bool> joined = false;
   std::thread pump([&] {
-    while (!joined) decode->Poll();
+    while (!joined) {
+      decode->Poll();
+      std::this_thread::yield();
+    }
   });
   sender.join();
   joined = true;

@@ -9,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "observability/base/log.h"
-#include "worker/engine/role.h"
+#include "worker/engine/rules/role.h"
 
 namespace baleen::worker {
 

@@ -1,5 +1,6 @@
 // Between the wire (baleen.v1) and the engine's values. Everything that comes in is checked for
-// form here; whether the rank can serve it is the engine's business (worker/engine/start_check.h).
+// form here; whether the rank can serve it is the engine's business
+// (worker/engine/rules/start_check.h).
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,7 @@
 #include "absl/status/statusor.h"
 #include "proto/baleen/v1/worker.pb.h"
 #include "worker/engine/messages.h"
-#include "worker/engine/role.h"
+#include "worker/engine/rules/role.h"
 
 namespace baleen::worker {
 

@@ -9,7 +9,7 @@
 #include "observability/base/log.h"
 #include "proto/contract/limits.h"
 #include "proto/contract/status.h"
-#include "worker/engine/handover.h"
+#include "worker/engine/rules/handover.h"
 
 namespace baleen::worker {
 namespace {

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "proto/contract/status.h"
-#include "worker/engine/handover.h"
-#include "worker/engine/role.h"
-#include "worker/engine/start_check.h"
+#include "worker/engine/rules/handover.h"
+#include "worker/engine/rules/role.h"
+#include "worker/engine/rules/start_check.h"
 
 namespace baleen::worker {
 namespace {

@@ -5,7 +5,7 @@
 
 #include "absl/status/status.h"
 #include "worker/engine/messages.h"
-#include "worker/engine/role.h"
+#include "worker/engine/rules/role.h"
 
 namespace baleen::worker {
 

@@ -1,4 +1,4 @@
-#include "worker/engine/start_check.h"
+#include "worker/engine/rules/start_check.h"
 
 #include <fmt/format.h>
 

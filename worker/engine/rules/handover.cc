@@ -1,4 +1,4 @@
-#include "worker/engine/handover.h"
+#include "worker/engine/rules/handover.h"
 
 #include <fmt/format.h>
 

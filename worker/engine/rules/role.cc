@@ -1,4 +1,4 @@
-#include "worker/engine/role.h"
+#include "worker/engine/rules/role.h"
 
 #include <array>
 #include <cstddef>

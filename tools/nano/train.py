@@ -324,8 +324,8 @@ def parse_options() -> Options:
         "--out", type=Path, required=True, help="directory of the run; resumes what is there"
     )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--trunk-tokens", type=int, default=16_000_000)
-    parser.add_argument("--mtp-tokens", type=int, default=2_500_000)
+    parser.add_argument("--trunk-tokens", type=int, default=20_400_000)
+    parser.add_argument("--mtp-tokens", type=int, default=3_100_000)
     parser.add_argument(
         "--rows", type=int, default=12, help="rows of 320 tokens per process and step"
     )

@@ -57,7 +57,12 @@ impl Tokenizer {
         {
             return invalid_model(message);
         }
-        let mut inner = match HuggingFaceTokenizer::from_bytes(json) {
+        let json = match std::str::from_utf8(json) {
+            Ok(json) => json,
+            Err(cause) => return invalid_model(format!("tokenizer.json: {cause}")),
+        };
+        // Not from_bytes: that one is generic, and would compile all of deserialisation a second time.
+        let mut inner: HuggingFaceTokenizer = match json.parse() {
             Ok(inner) => inner,
             Err(cause) => return invalid_model(format!("tokenizer.json: {cause}")),
         };
@@ -185,7 +190,7 @@ fn check_model(model: &ModelWrapper) -> Result<Option<String>> {
 
 /// `tokenizers` gives added tokens the next free ids, whatever ids the file says. Other ids than the file's would feed
 /// the model other tokens than it was trained with.
-fn check_added_token_ids(json: &[u8], tokenizer: &HuggingFaceTokenizer) -> Result<()> {
+fn check_added_token_ids(json: &str, tokenizer: &HuggingFaceTokenizer) -> Result<()> {
     #[derive(Deserialize)]
     struct File {
         #[serde(default)]
@@ -197,7 +202,7 @@ fn check_added_token_ids(json: &[u8], tokenizer: &HuggingFaceTokenizer) -> Resul
         content: String,
     }
     let file: File =
-        serde_json::from_slice(json).map_err(|cause| internal("tokenizer.json", cause))?;
+        serde_json::from_str(json).map_err(|cause| internal("tokenizer.json", cause))?;
     for Entry { id, content } in file.added_tokens {
         if tokenizer.token_to_id(&content) != Some(id) {
             return invalid_model(format!(

@@ -34,6 +34,7 @@ AttachServer::AttachServer(const AttachServerOptions& options, const AttachServe
                .closing_wait_max = options.closing_wait_max,
                .on_called = [this] { Accept(); },
                .on_stale = [this] { ++stale_frames_; }},
+      streams_max_(options.streams_max),
       tick_(options.tick) {}
 
 absl::StatusOr<std::unique_ptr<AttachServer>> AttachServer::Start(
@@ -84,11 +85,15 @@ void AttachServer::EndAll(absl::Status status) {
   });
 }
 
-void AttachServer::Accept() { streams_.emplace_back(context_); }
+void AttachServer::Accept() {
+  accepting_ = streams_.size() < streams_max_;
+  if (accepting_) streams_.emplace_back(context_);
+}
 
 void AttachServer::Tick() {
   for (AttachStream& stream : streams_) stream.Tick();
   std::erase_if(streams_, [](const AttachStream& stream) { return stream.over(); });
+  if (!accepting_ && !stopping_) Accept();
   parts_.registry.Tick();
   parts_.dispatcher.Tick();
   ExportMetrics();
@@ -102,6 +107,10 @@ void AttachServer::ExportMetrics() {
   metrics::RouterMetrics& metrics = parts_.metrics;
   const DispatchCounts counts = parts_.dispatcher.counts();
   metrics.requests_running.Set(static_cast<double>(counts.running));
+  // The client threads count those that wait for text work on the same gauge.
+  const auto waiting = static_cast<double>(counts.waiting);
+  metrics.requests_waiting.Add(waiting - waiting_exported_);
+  waiting_exported_ = waiting;
   metrics.workers_attached_prefill.Set(parts_.registry.Attached(Role::kPrefill));
   metrics.workers_attached_decode.Set(parts_.registry.Attached(Role::kDecode));
   metrics.workers_attached_mixed.Set(parts_.registry.Attached(Role::kMixed));

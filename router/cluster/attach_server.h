@@ -29,6 +29,8 @@ struct AttachServerOptions {
   std::string listen = "127.0.0.1:0";
   std::uint32_t heartbeat_ms = contract::kHeartbeatMs;
   std::uint32_t lease_ms = contract::kLeaseMs;
+  // Streams at once, with those that have said no Hello yet; more wait to be accepted.
+  std::size_t streams_max = 8192;
   // Frames that wait for one worker; a full prompt takes about 400 kB.
   std::size_t send_queue_bytes_max = std::size_t{64} << 20;
   absl::Duration hello_wait_max = absl::Seconds(5);
@@ -76,6 +78,7 @@ class AttachServer final : public RequestPort {
   v1::Worker::AsyncService service_;
   EventLoop loop_;
   AttachContext context_;
+  const std::size_t streams_max_;
   const absl::Duration tick_;
   std::string address_;
   std::unique_ptr<grpc::Server> server_;
@@ -83,8 +86,10 @@ class AttachServer final : public RequestPort {
 
   // On the thread only:
   std::list<AttachStream> streams_;
+  bool accepting_ = true;
   bool stopping_ = false;
   bool closed_ = false;
+  double waiting_exported_ = 0;
   std::uint64_t stale_frames_ = 0;           // seen by streams
   std::uint64_t stale_frames_exported_ = 0;  // of streams and dispatcher
 };

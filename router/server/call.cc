@@ -8,7 +8,7 @@
 #include "observability/base/status_macros.h"
 #include "proto/contract/status.h"
 #include "router/cluster/grpc_support.h"
-#include "router/server/validate.h"
+#include "router/server/request/validate.h"
 
 namespace baleen::router {
 

@@ -25,9 +25,9 @@
 #include "router/cluster/event_loop.h"
 #include "router/dispatch/links.h"
 #include "router/policy/cluster_view.h"
-#include "router/server/models.h"
-#include "router/server/prompt.h"
 #include "router/server/reply_inbox.h"
+#include "router/server/request/models.h"
+#include "router/server/request/prompt.h"
 #include "router/server/text_pool.h"
 
 namespace baleen::router {
@@ -59,7 +59,7 @@ struct CallContext {
   TextPool& text_pool;
   ReplySink& sink;
   absl::Duration request_wait_max;  // the longest deadline of a request
-  absl::Duration finish_wait_max;   // for a client to take the end of its stream
+  absl::Duration finish_wait_max;   // for a client to take one of the last chunks of its stream
   std::function<std::uint64_t()> next_number;
   std::function<void(Method)> accept;  // wait for the next call of that method
   // What a text job makes goes to the call of that number, if it is still there.

@@ -156,7 +156,8 @@ void GenerationCall::OnGone() {
   if (phase_ == Phase::kEnded) return;
   if (phase_ == Phase::kDispatched) parts_.port.Cancel(id());
   SetPhase(Phase::kEnded);
-  Count(MakeStatus(Reason::kCancelled, "the client closed the call"));
+  const bool late = server_context().deadline() <= std::chrono::system_clock::now();
+  Count(MakeStatus(late ? Reason::kDeadlineExceeded : Reason::kCancelled, "the client is gone"));
   ticket_ = {};
 }
 
@@ -190,8 +191,11 @@ void GenerationCall::WriteNext() {
 void GenerationCall::OnWritten(bool ok) {
   End();
   operating_ = false;
-  // Not ok: the client is gone, and OnGone says so.
-  if (ok) WriteNext();
+  if (!ok) return;  // the client is gone, and OnGone says so
+  if (phase_ == Phase::kEnded) {
+    finish_until_ = parts_.clock.Monotonic() + context_.finish_wait_max;
+  }
+  WriteNext();
 }
 
 void GenerationCall::Tick() {

@@ -12,8 +12,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "router/server/call.h"
-#include "router/server/reply.h"
-#include "router/server/validate.h"
+#include "router/server/request/reply.h"
+#include "router/server/request/validate.h"
 
 namespace baleen::router {
 

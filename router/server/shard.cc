@@ -48,6 +48,10 @@ void Shard::Stop() {
 
 void Shard::Accept(Method method) {
   if (stopping_) return;
+  if (calls_.size() >= options_.calls_max) {
+    not_accepting_.push_back(method);
+    return;
+  }
   std::unique_ptr<Call> call;
   if (method == Method::kChat || method == Method::kGenerate) {
     call = std::make_unique<GenerationCall>(context_, method);
@@ -68,6 +72,7 @@ void Shard::TakeReplies() {
 void Shard::Tick() {
   for (const auto& [number, call] : calls_) call->Tick();
   std::erase_if(calls_, [](const auto& entry) { return entry.second->over(); });
+  for (const Method method : std::exchange(not_accepting_, {})) Accept(method);
   if (stopping_ && calls_.empty() && !closed_) {
     closed_ = true;
     loop_.Close();

@@ -7,6 +7,7 @@
 #include <memory>
 #include <thread>
 #include <unordered_map>
+#include <vector>
 
 #include "absl/time/time.h"
 #include "router/cluster/event_loop.h"
@@ -17,7 +18,9 @@ namespace baleen::router {
 
 struct ShardOptions {
   absl::Duration request_wait_max = absl::Hours(1);
-  absl::Duration finish_wait_max = absl::Seconds(5);
+  absl::Duration finish_wait_max = absl::Seconds(30);
+  // Calls at once, with those that are only being refused; more wait to be accepted.
+  std::size_t calls_max = 16'384;
   // Tokens that may wait for this thread; a million take it a few seconds.
   std::size_t inbox_tokens_max = 1'000'000;
   absl::Duration tick = absl::Milliseconds(50);
@@ -59,6 +62,7 @@ class Shard {
 
   // On the thread only:
   std::unordered_map<std::uint64_t, std::unique_ptr<Call>> calls_;  // by number
+  std::vector<Method> not_accepting_;                               // there are too many calls
   bool stopping_ = false;
   bool closed_ = false;  // the loop
 };

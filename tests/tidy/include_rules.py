@@ -35,6 +35,7 @@ MAY_INCLUDE = {
     "router/cluster": L0 + ["router/policy", "router/dispatch"],
     "router/server": L0 + ["router/policy", "router/admission", "router/dispatch", "router/cluster",
                            "router/text"],
+    "router/server/request": L0 + ["router/policy", "router/dispatch", "router/cluster", "router/text"],
     "router": L0 + ["router"],  # main.cc wires
     "tools/cli": L0,
     "tools/cli/cluster": ["observability/base"],

@@ -1,4 +1,4 @@
-#include "router/server/validate.h"
+#include "router/server/request/validate.h"
 
 #include <fmt/format.h>
 #include <google/protobuf/io/coded_stream.h>

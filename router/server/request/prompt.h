@@ -10,8 +10,8 @@
 #include "absl/time/time.h"
 #include "router/dispatch/messages.h"
 #include "router/policy/cluster_view.h"
-#include "router/server/models.h"
-#include "router/server/validate.h"
+#include "router/server/request/models.h"
+#include "router/server/request/validate.h"
 
 namespace baleen::router {
 

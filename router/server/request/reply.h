@@ -11,7 +11,7 @@
 #include "proto/contract/limits.h"
 #include "router/dispatch/messages.h"
 #include "router/policy/cluster_view.h"
-#include "router/server/models.h"
+#include "router/server/request/models.h"
 #include "router/text/reply_stream.h"
 
 namespace baleen::router {

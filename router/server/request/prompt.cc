@@ -1,4 +1,4 @@
-#include "router/server/prompt.h"
+#include "router/server/request/prompt.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "router/server/models.h"
+#include "router/server/request/models.h"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-#include "router/server/reply.h"
+#include "router/server/request/reply.h"
 
 #include <algorithm>
 #include <memory>

@@ -153,6 +153,7 @@ void Supervisor::Loop::Do(const LaunchChild& action) {
   slot.line_seen = false;
   slot.last_error.clear();
   slot.last_line.clear();
+  if (!options_.tells_starts) return;
   Say(fmt::format("{} started, pid {}", spec.name, slot.process->pid()));
 }
 

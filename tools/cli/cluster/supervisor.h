@@ -40,6 +40,7 @@ struct SupervisorOptions {
   std::function<bool(const RunningCluster&)> answers;
   // Called once, from Run.
   std::function<void(const RunningCluster&)> on_ready;
+  bool tells_starts = true;  // log every start of a child, not only what went wrong
   // One line of a child's log, or one of ours under the name "up". Called from Run.
   std::function<void(std::string_view process, std::string_view line)> on_log;
 };

@@ -81,6 +81,11 @@ TableRows AddressRows(const RunningCluster& cluster) {
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterOptions& options) {
   std::unique_ptr<LocalCluster> cluster(new LocalCluster());
   BALEEN_ASSIGN_OR_RETURN(SupervisorOptions supervisor_options, MakeSupervisorOptions(options));
+  supervisor_options.tells_starts = false;
+  supervisor_options.on_log = [raw = cluster.get(), log = std::move(supervisor_options.on_log)](
+                                  std::string_view process, std::string_view line) {
+    if (!raw->stopping_) log(process, line);
+  };
   supervisor_options.on_ready = [raw = cluster.get()](const RunningCluster& running) {
     std::lock_guard lock(raw->mutex_);
     raw->ready_ = running;
@@ -100,6 +105,7 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterO
 
 LocalCluster::~LocalCluster() {
   if (!thread_.joinable()) return;
+  stopping_ = true;
   supervisor_->RequestStop();
   thread_.join();  // bounded: drain, then kill, then give up
 }

@@ -1,6 +1,7 @@
 // A cluster on this machine, for the commands that run one.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -39,7 +40,7 @@ absl::StatusOr<SupervisorOptions> MakeSupervisorOptions(const ClusterOptions& op
 // Addresses for people: gRPC, and the metrics page of each process.
 TableRows AddressRows(const RunningCluster& cluster);
 
-// Runs a cluster on a thread of its own, and stops it when it goes.
+// Runs a cluster on a thread of its own, and stops it when it goes. Only what goes wrong is logged, and nothing while it stops.
 class LocalCluster {
  public:
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const ClusterOptions& options);
@@ -54,6 +55,7 @@ class LocalCluster {
  private:
   LocalCluster() = default;
 
+  std::atomic<bool> stopping_ = false;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::optional<RunningCluster> ready_;   // guarded by mutex_

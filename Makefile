@@ -36,7 +36,7 @@ format: ## rewrite the sources as clang-format wants them
 
 bench: build ## kernels and KV transfer, as ratios to ceilings measured in the same run
 	@cmake --build build/release -j $(JOBS) --target baleen_benches
-	@for b in build/release/bench/*; do echo "== $$b"; $$b; done
+	@for b in build/release/bin/bench/*; do echo "== $$b"; $$b; done
 
 fuzz: setup ## fuzz every parser of outside bytes for SECONDS_EACH (default 60) seconds
 	@tools/setup/fuzz.sh $${SECONDS_EACH:-60}

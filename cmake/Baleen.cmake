@@ -61,7 +61,7 @@ endfunction()
 
 # baleen_test(name SRCS a_test.cc ... DEPS lib ... [LABELS unit] [TIMEOUT 60] [TSAN])
 # A GoogleTest program, run by ctest from the repository root. TSAN: also built and run in the tsan preset, which takes only
-# tests that link no uninstrumented library.
+# tests that link no uninstrumented library. The label `shipped` runs a test in the release preset too.
 function(baleen_test name)
   cmake_parse_arguments(ARG "TSAN" "TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
   if(BALEEN_SANITIZE STREQUAL "thread" AND NOT ARG_TSAN)
@@ -80,9 +80,13 @@ function(baleen_test name)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${ARG_TIMEOUT})
   add_dependencies(baleen_tests ${name})
+  if("shipped" IN_LIST ARG_LABELS)
+    add_dependencies(baleen_shipped_tests ${name})
+  endif()
 endfunction()
 
 add_custom_target(baleen_tests)
+add_custom_target(baleen_shipped_tests)
 
 # Adds every sub-folder of the current one that has a CMakeLists.txt.
 function(baleen_add_folders)

@@ -66,7 +66,11 @@ ParsedCommandLine ParseCommandLine(int argument_count, const char* const* argume
   } catch (const CLI::ParseError& error) {
     const auto chosen = app.get_subcommands();
     const std::string name = chosen.empty() ? "baleen" : "baleen " + chosen[0]->get_name();
-    parsed.err = fmt::format("error: {} (see '{} --help')\n", error.what(), name);
+    std::string what = error.what();
+    if (chosen.empty() && argument_count > 1 && *arguments[1] != '-') {
+      what = fmt::format("there is no command '{}'", arguments[1]);
+    }
+    parsed.err = fmt::format("error: {} (see '{} --help')\n", what, name);
     parsed.exit_code = kExitUsage;
   }
   return parsed;

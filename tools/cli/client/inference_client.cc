@@ -18,7 +18,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetMaxReceiveMessageSize(static_cast<int>(contract::kMessageBytesMax));
   arguments.SetMaxSendMessageSize(static_cast<int>(contract::kMessageBytesMax));
-  // After a restart of the router, try again soon. The minimum stays gRPC's own: it is the time limit of a connection attempt too.
+  // After a restart of the router, try again soon. The minimum stays gRPC's own: it is the time
+  // limit of a connection attempt too.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);

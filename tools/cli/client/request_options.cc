@@ -22,6 +22,16 @@ std::string_view Trimmed(std::string_view text) {
   return text;
 }
 
+absl::Status NotAnId(std::size_t index, std::string_view entry) {
+  return absl::InvalidArgumentError(fmt::format(
+      "--token-ids entry {} is '{}', which is no 32-bit number", index, entry.substr(0, 40)));
+}
+
+// CLI11 takes -1 for the largest 64-bit number.
+std::string RefuseMinus(const std::string& text) {
+  return text.starts_with('-') ? fmt::format("Value {} is below 0", text) : "";
+}
+
 }  // namespace
 
 void AddRequestOptions(CLI::App& command, RequestOptions& options) {
@@ -33,7 +43,9 @@ void AddRequestOptions(CLI::App& command, RequestOptions& options) {
       ->type_name("K");
   command.add_option("--top-p", options.top_p, "Choose among the most probable, to share P [1]")
       ->type_name("P");
-  command.add_option("--seed", options.seed, "Same seed, same answer [random]")->type_name("N");
+  command.add_option("--seed", options.seed, "Same seed, same answer [random]")
+      ->type_name("N")
+      ->check(CLI::Validator(RefuseMinus, ""));
   command
       .add_option("--timeout-seconds", options.timeout_seconds,
                   "Give up on a reply, 1 to 86400 [600]")
@@ -80,13 +92,11 @@ absl::StatusOr<std::vector<std::int32_t>> ParseTokenIds(std::string_view text) {
     const std::string_view entry = Trimmed(text.substr(0, comma));
     std::int32_t id = 0;
     const auto parsed = std::from_chars(entry.data(), entry.data() + entry.size(), id);
-    const bool last_is_empty = comma + 1 == text.size();
-    if (parsed.ec != std::errc() || parsed.ptr != entry.data() + entry.size() || last_is_empty) {
-      return absl::InvalidArgumentError(fmt::format(
-          "--token-ids entry {} is '{}', which is no 32-bit number", ids.size() + last_is_empty,
-          last_is_empty ? "" : std::string(entry.substr(0, 40))));
+    if (parsed.ec != std::errc() || parsed.ptr != entry.data() + entry.size()) {
+      return NotAnId(ids.size(), entry);
     }
     ids.push_back(id);
+    if (comma + 1 == text.size()) return NotAnId(ids.size(), "");
     text.remove_prefix(std::min(comma + 1, text.size()));
   }
   return ids;

@@ -40,7 +40,8 @@ absl::StatusOr<SupervisorOptions> MakeSupervisorOptions(const ClusterOptions& op
 // Addresses for people: gRPC, and the metrics page of each process.
 TableRows AddressRows(const RunningCluster& cluster);
 
-// Runs a cluster on a thread of its own, and stops it when it goes. Only what goes wrong is logged, and nothing while it stops.
+// Runs a cluster on a thread of its own, and stops it when it goes. Only what goes wrong is logged,
+// and nothing while it stops.
 class LocalCluster {
  public:
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const ClusterOptions& options);

@@ -156,9 +156,9 @@ WorkerMetrics::WorkerMetrics(Registry& registry, const BuildInfo& build)
                               "Engine steps that computed something.")),
       routers_attached(MakeGauge(*registry.shared(), "baleen_worker_routers_attached",
                                  "Routers with a live Attach stream.")),
-      stale_frames_total(MakeCounter(
-          *registry.shared(), "baleen_worker_stale_frames_total",
-          "Router frames of older attempts or of other routers' requests, dropped.")),
+      stale_frames_total(
+          MakeCounter(*registry.shared(), "baleen_worker_stale_frames_total",
+                      "Router frames of older attempts or of other routers' requests, dropped.")),
       checkpoint_bytes(MakeGauge(*registry.shared(), "baleen_worker_checkpoint_bytes",
                                  "Bytes of weights mapped from the checkpoint.")),
       registry_(registry.shared()) {

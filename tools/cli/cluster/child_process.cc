@@ -136,6 +136,11 @@ std::optional<int> ChildProcess::Reap() {
   return wait_status;
 }
 
+bool EndedInOrder(int wait_status) {
+  return WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) == SIGTERM
+                                  : WEXITSTATUS(wait_status) == 0;
+}
+
 std::string DescribeWaitStatus(int wait_status) {
   if (WIFSIGNALED(wait_status)) {
     const int number = WTERMSIG(wait_status);

@@ -54,4 +54,7 @@ class ChildProcess {
 // "exit code 1" or "killed by signal 9 (Killed)".
 std::string DescribeWaitStatus(int wait_status);
 
+// Exit code 0, or ended by the SIGTERM that asked for it (a child that was still starting).
+bool EndedInOrder(int wait_status);
+
 }  // namespace baleen::cli

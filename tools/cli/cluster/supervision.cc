@@ -59,6 +59,10 @@ void Supervision::On(const ChildEnded& event) {
   Child& child = children_[event.child];
   if (Stopping()) {
     child.state = State::kEnded;
+    if (!event.clean && phase_ != Phase::kKilling && result_.ok()) {
+      result_ = absl::InternalError(
+          fmt::format("{} did not stop in order: {}", specs_[event.child].name, event.why));
+    }
     AdvanceStop();
     return;
   }

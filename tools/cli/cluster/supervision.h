@@ -39,7 +39,8 @@ struct ChildReady {
 };
 struct ChildEnded {
   ChildIndex child = 0;
-  std::string why;  // the error it printed, else how it ended
+  std::string why;     // the error it printed, else how it ended
+  bool clean = false;  // as it should when it is told to stop
 };
 struct ClusterAnswers {};  // all workers are attached and the model is ready
 struct StopRequested {};   // a second one kills

@@ -102,7 +102,7 @@ class Supervisor::Loop {
   void OnOutLine(ChildIndex child, std::string_view line);
   void OnErrLine(ChildIndex child, std::string_view line);
   void ReapChildren();
-  void OnEnd(ChildIndex child, const std::string& how);
+  void OnEnd(ChildIndex child, int wait_status);
   RunningCluster Running() const;
   void Say(std::string_view line) { options_.on_log(kOurName, line); }
 
@@ -145,7 +145,8 @@ void Supervisor::Loop::Do(const LaunchChild& action) {
       {.executable = executable,
        .arguments = ArgumentsOf(options_.spec, spec, known(slots_[0]), known(slot))});
   if (!process.ok()) {
-    pending_.push_back(ChildEnded{action.child, std::string(process.status().message())});
+    pending_.push_back(
+        ChildEnded{.child = action.child, .why = std::string(process.status().message())});
     return;
   }
   slot.process.emplace(*std::move(process));
@@ -276,11 +277,12 @@ void Supervisor::Loop::ReapChildren() {
     if (!wait_status) continue;
     Drain(i);  // what it wrote last
     slot.process.reset();
-    OnEnd(i, DescribeWaitStatus(*wait_status));
+    OnEnd(i, *wait_status);
   }
 }
 
-void Supervisor::Loop::OnEnd(ChildIndex child, const std::string& how) {
+void Supervisor::Loop::OnEnd(ChildIndex child, int wait_status) {
+  const std::string how = DescribeWaitStatus(wait_status);
   Slot& slot = slots_[child];
   slot.out = LineSplitter();
   slot.err = LineSplitter();
@@ -290,7 +292,7 @@ void Supervisor::Loop::OnEnd(ChildIndex child, const std::string& how) {
     why = fmt::format("it ended before it was ready: {}", how);
     if (!slot.last_line.empty()) why += fmt::format("; its last line: {}", slot.last_line);
   }
-  Handle(ChildEnded{child, std::move(why)});
+  Handle(ChildEnded{child, std::move(why), /*clean=*/EndedInOrder(wait_status)});
 }
 
 RunningCluster Supervisor::Loop::Running() const {

@@ -54,8 +54,8 @@ class Supervisor {
   ~Supervisor();
 
   // Starts the cluster and returns when it has stopped: OK after a stop signal or RequestStop, else
-  // why it could not come up. No child runs any more then. Call once; the children live as long as
-  // the thread that is in here.
+  // why it could not come up, or which child crashed while it stopped. No child runs any more then.
+  // Call once; the children live as long as the thread that is in here.
   absl::Status Run();
 
   // Stops the cluster in order; the second time at once. Any thread.

@@ -98,7 +98,10 @@ int RunDemo(const DemoOptions& options) {
   if (!running.ok()) return ExitWithMessage(running.status());
   Say(fmt::format("== ready after {:.1f} s\n",
                   absl::ToDoubleSeconds(SystemClock().Monotonic() - begun)));
-  return AskAndStay(options, *running, **interrupts);
+  const int exit_code = AskAndStay(options, *running, **interrupts);
+  Interrupts::Answering stopping(**interrupts, [&] { (*cluster)->RequestStop(); });
+  const absl::Status stopped = (*cluster)->Stop();
+  return exit_code != kExitGood ? exit_code : ExitWithMessage(stopped);
 }
 
 }  // namespace baleen::cli

@@ -104,10 +104,15 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const ClusterO
 }
 
 LocalCluster::~LocalCluster() {
-  if (!thread_.joinable()) return;
+  if (thread_.joinable()) Stop().IgnoreError();  // who wants to know calls Stop
+}
+
+absl::Status LocalCluster::Stop() {
   stopping_ = true;
   supervisor_->RequestStop();
   thread_.join();  // bounded: drain, then kill, then give up
+  std::lock_guard lock(mutex_);
+  return *finished_;
 }
 
 absl::StatusOr<RunningCluster> LocalCluster::WaitUntilReady() {

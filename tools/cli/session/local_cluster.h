@@ -50,6 +50,9 @@ class LocalCluster {
   // The cluster once it answers; why it does not come up, or CANCELLED after RequestStop. Bounded
   // by ready_seconds.
   absl::StatusOr<RunningCluster> WaitUntilReady();
+  // Stops it and waits for the end: OK, or which process did not stop in order. Bounded by the
+  // drain.
+  absl::Status Stop();
   // Any thread. The second time, the processes are killed.
   void RequestStop() { supervisor_->RequestStop(); }
 

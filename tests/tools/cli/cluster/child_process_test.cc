@@ -77,6 +77,20 @@ TEST(ChildProcess, DescribesADeathBySignal) {
   EXPECT_EQ(DescribeWaitStatus(WaitForEnd(*child)), "killed by signal 9 (Killed)");
 }
 
+TEST(ChildProcess, TellsAnOrderlyEndFromACrash) {
+  BlockSignals();
+  struct Case {
+    const char* script;
+    bool in_order;
+  };
+  for (const Case& c : {Case{"exit 0", true}, Case{"exit 1", false}, Case{"kill -TERM $$", true},
+                        Case{"kill -ABRT $$", false}, Case{"kill -KILL $$", false}}) {
+    auto child = ChildProcess::Launch({.executable = "/bin/sh", .arguments = {"-c", c.script}});
+    ASSERT_TRUE(child.ok()) << child.status();
+    EXPECT_EQ(EndedInOrder(WaitForEnd(*child)), c.in_order) << c.script;
+  }
+}
+
 TEST(ChildProcess, SaysWhatCanNotBeStarted) {
   const auto missing = ChildProcess::Launch({.executable = "/nonexistent/baleen-worker"});
   EXPECT_EQ(missing.status().code(), absl::StatusCode::kNotFound);

@@ -167,6 +167,8 @@ TEST_F(RouterFaults, RequestsWaitForRoomOnTheWorkers) {
       return Generate(request);
     }));
   }
+  // The gauge counts those whose text is still worked on too: the worker must have its one first.
+  ASSERT_TRUE(worker.WaitFor([](const FakeWorker::State& s) { return s.legs == 1; }));
   ASSERT_TRUE(WaitFor([this] { return router_->metrics().requests_waiting.Value() == 2; }));
   EXPECT_EQ(worker.state().starts.size(), 1u);
   worker.Resume();
@@ -197,6 +199,12 @@ TEST_P(SlowClients, AreEnded) {
   FakeWorker& worker = Attach("mixed-0.0", {.change_hello = [](v1::Hello& hello) {
                                 hello.mutable_model()->set_context_tokens(20'000);
                               }});
+  // Without this, gRPC's client takes megabytes that nobody reads, and more the faster the link is.
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 16 * 1024);
+  const auto stub = v1::Inference::NewStub(grpc::CreateCustomChannel(
+      router_->client_address(), grpc::InsecureChannelCredentials(), arguments));
   v1::GenerateRequest request = Prompt({5});
   request.mutable_stop()->set_max_tokens(GetParam());
   request.set_logprobs(20);
@@ -204,7 +212,7 @@ TEST_P(SlowClients, AreEnded) {
   std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateChunk>>> streams;
   for (int i = 0; i < 10; ++i) {
     contexts.push_back(Context());
-    streams.push_back(stub_->Generate(contexts.back().get(), request));
+    streams.push_back(stub->Generate(contexts.back().get(), request));
   }
   EXPECT_TRUE(WaitFor([this] { return Outcomes("finished") + Outcomes("cancelled") == 10; }));
   EXPECT_TRUE(WaitFor([this] { return router_->admitted() == 0; }))

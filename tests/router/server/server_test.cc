@@ -233,7 +233,9 @@ TEST_F(RouterTest, MetricsAddUp) {
   EXPECT_EQ(metrics.completion_tokens_total.Value(), 2.0 * static_cast<double>(reply.size()));
   EXPECT_GT(metrics.prompt_tokens_total.Value(), 10);
   EXPECT_TRUE(WaitFor([&metrics] { return metrics.requests_running.Value() == 0; }));
-  EXPECT_EQ(metrics.requests_waiting.Value(), 0);
+  EXPECT_TRUE(WaitFor([&metrics] { return metrics.requests_waiting.Value() == 0; }));
+  // The cluster's gauges are set at the ticks of its thread.
+  EXPECT_TRUE(WaitFor([&metrics] { return metrics.workers_attached_mixed.Value() == 1; }));
   const std::string page = router_->metrics_registry().Text();
   EXPECT_THAT(page, HasSubstr("baleen_router_time_to_first_token_seconds_count 2"));
   EXPECT_THAT(page, HasSubstr("baleen_router_request_seconds_count 2"));

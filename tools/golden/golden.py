@@ -28,7 +28,7 @@ STORED_TOP = 30  # more than is compared: a token that is not even among these i
 CONTINUATION = 3
 PROMPT_LENGTHS = (1, 6, 40, 65, 130)  # a KV block holds 64 tokens
 NANO_CONTINUATION = 12
-NANO_QUESTIONS = ("What is 347 + 589?", "Hello!", "What is 12 * 34?", "Which is larger, 81 or 18?")
+NANO_QUESTIONS = ("What is 58 + 67?", "Hello!", "What is 34 * 6?", "Which is larger, 81 or 18?")
 # Between two runs of the float32 oracle: other machines sum in another order.
 TOLERANCE = 2e-4
 _WHOLE_FILE_BYTES_MAX = 64 << 20

@@ -115,6 +115,8 @@ class KvTransferConformance : public testing::TestWithParam<FabricMaker> {
   // Polls all ranks until `done`, at most half a minute.
   void Until(const std::function<bool()>& done);
   void UntilEnded(contract::TransferId id, Rank& a, Rank& b);
+  // Lets lease after lease pass: what is still on its way when the first one passes renews it.
+  void UntilLeaseEnds(Rank& rank, contract::TransferId id);
   // Polls until `marker`, a transfer of its own that is begun after all that is under way from
   // `from` to `to`, has been handed over: what was sent before it has arrived then.
   void UntilArrived(Rank& from, Rank& to);

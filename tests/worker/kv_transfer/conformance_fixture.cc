@@ -140,6 +140,13 @@ void KvTransferConformance::UntilEnded(TransferId id, Rank& a, Rank& b) {
   Until([&] { return a.Ended(id) && b.Ended(id); });
 }
 
+void KvTransferConformance::UntilLeaseEnds(Rank& rank, TransferId id) {
+  Until([&] {
+    clock_.Advance(Limits().lease);
+    return rank.Ended(id);
+  });
+}
+
 void KvTransferConformance::UntilArrived(Rank& from, Rank& to) {
   const TransferId marker = NextId();
   BlockMemory source(1, kBlockBytes, marker.value);

@@ -222,8 +222,7 @@ TEST_P(UcxRawPeer, LeaseOfASenderWhoseReceiverStandsStill) {
   const TransferId id = NextId();
   auto huge = std::make_unique<BlockMemory>(1, kHugeBytes, 1);
   Rank& sender = SenderThatHangs(id, *huge);
-  clock_.Advance(Limits().lease);
-  Until([&] { return sender.Ended(id); });
+  UntilLeaseEnds(sender, id);
   EXPECT_EQ(sender.EventOf(id).status.code(), absl::StatusCode::kDeadlineExceeded);
   huge.reset();  // a read of it now would be a report of ASan
   CheckThatTheyGoOn();
@@ -236,8 +235,7 @@ TEST_P(UcxRawPeer, LeaseOfAReceiverWhoseSenderStandsStill) {
   Send(id, 0);  // dropped as a duplicate: then the first one is being fetched, or is here
   Until([&] { return Dropped().duplicate == 1; });
   EXPECT_EQ(raw_->blocks_sent(), 0);
-  clock_.Advance(Limits().lease);
-  Until([&] { return rank_->Ended(id); });
+  UntilLeaseEnds(*rank_, id);
   EXPECT_EQ(rank_->EventOf(id).status.code(), absl::StatusCode::kDeadlineExceeded);
   sink_.Fill(std::byte{0xDD});
   // Now the sender goes on with what it was about to do.

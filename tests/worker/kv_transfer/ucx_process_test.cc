@@ -155,8 +155,7 @@ TEST_P(UcxProcesses, StoppedReceiverCostsALeaseAndComesBack) {
   CheckThatTheyWork();
   peer_->Stop();
   Send(id, *source, 1, kPeerBlocks);
-  clock_.Advance(PeerLimits().lease);
-  RankEnds(id);
+  UntilLeaseEnds(*rank_, id);
   EXPECT_EQ(EndOf(id), "DEADLINE_EXCEEDED");
   source.reset();
   peer_->Continue();
@@ -171,8 +170,7 @@ TEST_P(UcxProcesses, StoppedSenderCostsALeaseAndComesBack) {
   peer_->Send(id, rank_->address(), 0, kPeerBlocks);
   UntilWritten(sink, 10);
   peer_->Stop();
-  clock_.Advance(PeerLimits().lease);
-  RankEnds(id);
+  UntilLeaseEnds(*rank_, id);
   EXPECT_EQ(EndOf(id), "DEADLINE_EXCEEDED");
   sink.Fill(std::byte{0xDD});
   peer_->Continue();

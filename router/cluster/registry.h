@@ -22,11 +22,11 @@
 
 namespace baleen::router {
 
-// A model that this router can turn text into tokens for.
+// A model that this router serves.
 struct ServedModel {
   std::string name;
-  std::uint32_t token_ids =
-      0;  // the tokenizer's ids are below this; the worker's vocabulary must hold them
+  // The tokenizer's ids are below this, and the worker's vocabulary must hold them; 0 without one.
+  std::uint32_t token_ids = 0;
 };
 
 struct RegistryOptions {

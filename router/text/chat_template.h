@@ -50,8 +50,8 @@ struct RenderedPrompt {
 class ChatTemplate {
  public:
   // chat_template.jinja of `model_dir`; else chat_template of its tokenizer_config.json; else the
-  // format of DeepSeek-R1 and V3. FAILED_PRECONDITION if the template is malformed or there is none
-  // that fits the vocabulary.
+  // format of DeepSeek-R1 and V3. NOT_FOUND if there is none that fits the vocabulary;
+  // FAILED_PRECONDITION if the template is malformed.
   static absl::StatusOr<std::shared_ptr<const ChatTemplate>> Load(
       const std::string& model_dir, std::shared_ptr<const Tokenizer> tokenizer);
 

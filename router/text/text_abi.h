@@ -23,6 +23,7 @@ inline absl::Status ToStatus(std::int32_t code, const baleen_text_error& error,
   message.append(error.message, error.message_size);
   if (code == BALEEN_TEXT_INVALID_INPUT) return absl::InvalidArgumentError(message);
   if (code == BALEEN_TEXT_INVALID_MODEL) return absl::FailedPreconditionError(message);
+  if (code == BALEEN_TEXT_NOT_FOUND) return absl::NotFoundError(message);
   return absl::InternalError(message);
 }
 

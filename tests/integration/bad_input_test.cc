@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -194,8 +195,8 @@ TEST_F(BadModel, ConfigAndWeightsDisagree) {
   ExpectGenerateFails("520");
 }
 
-TEST_F(BadModel, NoTokenizer) {
-  std::filesystem::remove(directory_ / "tokenizer.json");
+TEST_F(BadModel, DamagedTokenizer) {
+  std::filesystem::resize_file(directory_ / "tokenizer.json", 1000);
   ExpectUpFails("tokenizer.json");
 }
 
@@ -209,7 +210,29 @@ TEST_F(BadModel, TokenIdsNeedNoTokenizer) {
   EXPECT_THAT(with_ids.out, HasSubstr("\"text\":\"\""));
   const ProgramResult with_text =
       RunProgram("baleen", {"generate", "--model", directory_, "--prompt", "hello"});
-  ExpectOneLineError(with_text, "NOT_FOUND: ", "tokenizer.json");
+  ExpectOneLineError(with_text, "INVALID_ARGUMENT: ", "tokenizer.json");
+
+  // A cluster too: the same bits for ids, the same error for text.
+  const auto cluster = TestCluster::Start({"--prefill", "1", "--decode", "1"}, directory_);
+  ASSERT_NE(cluster, nullptr);
+  const auto ask = [&](Arguments where) {
+    where.insert(where.begin(), "generate");
+    where.insert(where.end(),
+                 {"--token-ids", "0,5,6", "--max-tokens", "3", "--logprobs", "5", "--json"});
+    const ProgramResult result = RunProgram("baleen", where);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return nlohmann::json::parse(result.out);
+  };
+  const auto routed = ask({"--router", cluster->grpc()});
+  const auto local = ask({"--model", directory_});
+  EXPECT_EQ(routed["token_ids"], local["token_ids"]);
+  EXPECT_EQ(routed["logprobs"], local["logprobs"]);
+  EXPECT_EQ(routed["text"], "");
+  ExpectOneLineError(
+      RunProgram("baleen", {"generate", "--router", cluster->grpc(), "--prompt", "hello"}),
+      "INVALID_ARGUMENT: ", "tokenizer.json");
+  ExpectOneLineError(RunProgram("baleen", {"chat", "--router", cluster->grpc(), "--once", "hello"}),
+                     "INVALID_ARGUMENT: ", "tokenizer.json");
 }
 
 TEST(BadUp, PortInUse) {

@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "observability/base/log.h"
 #include "observability/base/status_macros.h"
 #include "proto/contract/limits.h"
 #include "proto/contract/status.h"
@@ -34,7 +35,33 @@ absl::Status WithDirectory(const std::string& directory, const absl::Status& sta
                                                  std::string(status.message())));
 }
 
+void WarnOfMissing(const ModelText& model) {
+  if (model.tokenizer == nullptr) {
+    log::Warning("no tokenizer.json: the model takes and gives token ids only",
+                 {{"model", model.name}});
+  } else if (model.chat_template == nullptr) {
+    log::Warning("no chat template: the model takes no conversations", {{"model", model.name}});
+  }
+}
+
 }  // namespace
+
+absl::StatusOr<ModelText> LoadModelText(std::string name, const std::string& directory) {
+  ModelText model{.name = std::move(name)};
+  auto tokenizer = Tokenizer::Load(directory);
+  if (absl::IsNotFound(tokenizer.status())) {
+    std::error_code error;
+    if (std::filesystem::is_regular_file(std::filesystem::path(directory) / "config.json", error)) {
+      return model;
+    }
+    return absl::NotFoundError("neither config.json nor tokenizer.json in it: it holds no model");
+  }
+  BALEEN_ASSIGN_OR_RETURN(model.tokenizer, std::move(tokenizer));
+  auto chat_template = ChatTemplate::Load(directory, model.tokenizer);
+  if (absl::IsNotFound(chat_template.status())) return model;
+  BALEEN_ASSIGN_OR_RETURN(model.chat_template, std::move(chat_template));
+  return model;
+}
 
 absl::StatusOr<Models> Models::Load(const std::vector<std::string>& directories) {
   Models result;
@@ -43,12 +70,10 @@ absl::StatusOr<Models> Models::Load(const std::vector<std::string>& directories)
     if (result.Find(name).ok()) {
       return absl::InvalidArgumentError(fmt::format("two model directories are named '{}'", name));
     }
-    auto tokenizer = Tokenizer::Load(directory);
-    if (!tokenizer.ok()) return WithDirectory(directory, tokenizer.status());
-    auto chat_template = ChatTemplate::Load(directory, *tokenizer);
-    if (!chat_template.ok()) return WithDirectory(directory, chat_template.status());
-    result.models_.push_back(std::make_unique<const ModelText>(
-        ModelText{std::move(name), *std::move(tokenizer), *std::move(chat_template)}));
+    absl::StatusOr<ModelText> text = LoadModelText(std::move(name), directory);
+    if (!text.ok()) return WithDirectory(directory, text.status());
+    WarnOfMissing(*text);
+    result.models_.push_back(std::make_unique<const ModelText>(*std::move(text)));
   }
   return result;
 }
@@ -70,8 +95,8 @@ absl::StatusOr<const ModelText*> Models::Find(std::string_view name) const {
 std::vector<ServedModel> Models::Served() const {
   std::vector<ServedModel> served;
   for (const auto& model : models_) {
-    served.push_back({.name = model->name,
-                      .token_ids = static_cast<std::uint32_t>(model->tokenizer->table().id_end())});
+    const std::int32_t id_end = model->tokenizer ? model->tokenizer->table().id_end() : 0;
+    served.push_back({.name = model->name, .token_ids = static_cast<std::uint32_t>(id_end)});
   }
   return served;
 }

@@ -1,5 +1,5 @@
-// The models that this router turns text into tokens for: tokenizer and chat template, loaded once,
-// shared by all threads.
+// The models that this router serves: tokenizer and chat template, loaded once, shared by all
+// threads.
 #pragma once
 
 #include <memory>
@@ -16,9 +16,14 @@ namespace baleen::router {
 
 struct ModelText {
   std::string name;
+  // Null without a tokenizer.json: the model takes and gives token ids only.
   std::shared_ptr<const Tokenizer> tokenizer;
+  // Null without a template, as for base models: it continues texts, but takes no conversations.
   std::shared_ptr<const ChatTemplate> chat_template;
 };
+
+// The text of the model in `directory`. What is not there stays null; what is there must be right.
+absl::StatusOr<ModelText> LoadModelText(std::string name, const std::string& directory);
 
 // Immutable once loaded.
 class Models {

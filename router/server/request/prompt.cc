@@ -21,8 +21,21 @@ absl::Status FromText(const absl::Status& status) {
                     std::string(status.message()));
 }
 
+absl::Status NeedsTokenizer(const ModelText& model) {
+  return MakeStatus(
+      Reason::kInvalidRequest,
+      fmt::format("model '{}' has no tokenizer.json, so it takes token_ids only", model.name));
+}
+
 absl::StatusOr<Prompt> RenderChat(const ModelText& model, const std::vector<ChatTurn>& turns,
                                   absl::Time now) {
+  if (model.tokenizer == nullptr) return NeedsTokenizer(model);
+  if (model.chat_template == nullptr) {
+    return MakeStatus(Reason::kInvalidRequest,
+                      fmt::format("model '{}' has no chat template, so it takes no conversations: "
+                                  "use Generate",
+                                  model.name));
+  }
   std::vector<ChatMessage> messages;
   messages.reserve(turns.size());
   for (const ChatTurn& turn : turns) messages.push_back({turn.role, turn.content});
@@ -38,6 +51,7 @@ absl::StatusOr<Prompt> MakePrompt(const ModelText& model, PromptSource source, a
     return RenderChat(model, *turns, now);
   }
   if (const auto* text = std::get_if<std::string>(&source)) {
+    if (model.tokenizer == nullptr) return NeedsTokenizer(model);
     absl::StatusOr<TokenIds> ids = model.tokenizer->EncodePrompt(*text);
     if (!ids.ok()) return FromText(ids.status());
     return Prompt{.ids = *std::move(ids)};

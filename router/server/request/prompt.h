@@ -21,8 +21,8 @@ struct Prompt {
 };
 
 // Renders and tokenizes; time in proportion to the text, so not for a thread that serves streams.
-// `now` is the date that templates may show. kInvalidRequest, or kInternal when template or
-// tokenizer fail.
+// `now` is the date that templates may show. kInvalidRequest, also when the model has not what the
+// source needs, or kInternal when template or tokenizer fail.
 absl::StatusOr<Prompt> MakePrompt(const ModelText& model, PromptSource source, absl::Time now);
 
 // OK when the request's numbers fit the model: prompt_too_long, or invalid_request for ids and

@@ -45,15 +45,21 @@ std::uint64_t Microseconds(absl::Duration duration) {
   return static_cast<std::uint64_t>(std::max<std::int64_t>(0, absl::ToInt64Microseconds(duration)));
 }
 
+// Without a tokenizer no token has a text.
+ReplyStream StreamOf(const ReplyOptions& options) {
+  static const TokenTable kNoTokens;
+  const Tokenizer* tokenizer = options.model->tokenizer.get();
+  if (tokenizer == nullptr) return ReplyStream(&kNoTokens, {.splits_reasoning = false});
+  return ReplyStream(&tokenizer->table(), {.splits_reasoning = options.chat,
+                                           .starts_inside = options.opens_reasoning,
+                                           .open_id = tokenizer->reasoning_open_id(),
+                                           .close_id = tokenizer->reasoning_close_id()});
+}
+
 }  // namespace
 
 ReplyBuilder::ReplyBuilder(ReplyOptions options)
-    : options_(std::move(options)),
-      stream_(&options_.model->tokenizer->table(),
-              {.splits_reasoning = options_.chat,
-               .starts_inside = options_.opens_reasoning,
-               .open_id = options_.model->tokenizer->reasoning_open_id(),
-               .close_id = options_.model->tokenizer->reasoning_close_id()}) {}
+    : options_(std::move(options)), stream_(StreamOf(options_)) {}
 
 void ReplyBuilder::Add(ReplyToken token) {
   ++tokens_;

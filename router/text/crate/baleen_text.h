@@ -28,6 +28,7 @@ enum baleen_text_code {
   BALEEN_TEXT_INVALID_INPUT = 1,  // the request: too long, not UTF-8, refused by the template
   BALEEN_TEXT_INVALID_MODEL = 2,  // a file of the model directory
   BALEEN_TEXT_INTERNAL = 3,       // a bug
+  BALEEN_TEXT_NOT_FOUND = 4,      // the model directory does not have it
 };
 
 #define BALEEN_TEXT_MESSAGE_BYTES 512

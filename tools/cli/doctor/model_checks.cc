@@ -68,8 +68,8 @@ Check CheckText(const std::string& directory) {
   const auto tokenizer = router::Tokenizer::Load(directory);
   if (!tokenizer.ok()) {
     return Bad("model text", tokenizer.status(),
-               "copy tokenizer.json and tokenizer_config.json; without them only 'generate --model "
-               "DIR --token-ids' works");
+               "copy tokenizer.json and tokenizer_config.json; without them only 'generate "
+               "--token-ids' works");
   }
   const auto chat = router::ChatTemplate::Load(directory, *tokenizer);
   if (!chat.ok()) {

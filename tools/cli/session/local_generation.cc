@@ -43,10 +43,6 @@ absl::StatusOr<worker::StartCommand> StartOf(const v1::GenerateRequest& message,
                                              const TokenizerPointer& tokenizer) {
   BALEEN_ASSIGN_OR_RETURN(router::GenerationRequest request,
                           router::ReadGenerateRequest(message.SerializeAsString()));
-  if (tokenizer == nullptr && std::holds_alternative<std::string>(request.prompt)) {
-    return absl::NotFoundError(fmt::format(
-        "model {} has no tokenizer.json: give --token-ids instead of --prompt", info.name));
-  }
   const router::ModelText text{.name = info.name, .tokenizer = tokenizer};
   BALEEN_ASSIGN_OR_RETURN(router::Prompt prompt, router::MakePrompt(text, std::move(request.prompt),
                                                                     SystemClock().Wall()));

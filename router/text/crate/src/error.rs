@@ -10,6 +10,8 @@ pub enum Code {
     InvalidModel = 2,
     /// This crate or one that it uses is at fault.
     Internal = 3,
+    /// The model directory does not have it.
+    NotFound = 4,
 }
 
 #[derive(Debug)]
@@ -41,6 +43,10 @@ pub fn invalid_input<T>(message: impl Into<String>) -> Result<T> {
 
 pub fn invalid_model<T>(message: impl Into<String>) -> Result<T> {
     Err(TextError { code: Code::InvalidModel, message: message.into() })
+}
+
+pub fn not_found<T>(message: impl Into<String>) -> Result<T> {
+    Err(TextError { code: Code::NotFound, message: message.into() })
 }
 
 /// Wraps an error of a crate that we use.

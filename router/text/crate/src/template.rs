@@ -2,7 +2,7 @@
 
 use crate::config::TokenizerConfig;
 use crate::control::{DISARMED_GROWTH_MAX, REASONING_TAGS};
-use crate::error::{check_size, invalid_input, invalid_model, Code, Result, TextError};
+use crate::error::{check_size, invalid_input, invalid_model, not_found, Code, Result, TextError};
 use crate::filters::{self, Refusal, NOW_VARIABLE};
 use crate::tokenizer::Tokenizer;
 use minijinja::syntax::SyntaxConfig;
@@ -49,7 +49,7 @@ impl ChatTemplate {
                 DEEPSEEK_R1.to_owned()
             }
             None => {
-                return invalid_model(
+                return not_found(
                     "no chat_template in tokenizer_config.json, no chat_template.jinja, and a vocabulary without \
                      <｜User｜>, so DeepSeek's own template does not fit",
                 )

@@ -8,19 +8,18 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "observability/base/log.h"
+#include "observability/process/command_line.h"
 
 namespace baleen::router {
 
 struct RouterOptions {
-  // What it serves: directories with tokenizer and chat template. A model's name is the last
-  // component.
+  // What it serves: model directories, of which it reads tokenizer and chat template. A model's
+  // name is the last component.
   std::vector<std::string> models;
 
   // Where. Port 0 picks a free one.
   std::string listen = "127.0.0.1:0";         // clients
   std::string worker_listen = "127.0.0.1:0";  // workers dial in here
-  std::string metrics_listen = "127.0.0.1:0";
 
   // How much it takes on.
   std::uint32_t requests_max = 1024;                  // inside at once, waiting or running
@@ -31,18 +30,10 @@ struct RouterOptions {
   // How it runs.
   std::uint32_t client_threads = 1;
   std::uint32_t text_threads = 2;
-  absl::Duration drain = absl::Seconds(10);  // for running requests, after SIGTERM
-  log::Format log_format = log::Format::kText;
-  log::Level log_level = log::Level::kInfo;
-  bool die_with_parent = false;
-};
-
-struct ParsedOptions {
-  RouterOptions options;
-  std::string help;  // not empty: --help was given, print this and do nothing else
+  process::ProcessOptions process = {.name = "router"};
 };
 
 // Parses and validates. INVALID_ARGUMENT names the flag and the limit in one line.
-absl::StatusOr<ParsedOptions> ParseOptions(int argc, const char* const* argv);
+absl::StatusOr<RouterOptions> ParseOptions(int argc, const char* const* argv);
 
 }  // namespace baleen::router

@@ -1,17 +1,10 @@
 #include "worker/host.h"
 
-#include <signal.h>
-#include <sys/prctl.h>
-#include <time.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <limits>
 #include <string>
-
-#include "observability/base/check.h"
 
 namespace baleen::worker {
 namespace {
@@ -32,14 +25,6 @@ std::uint64_t NumberOr(std::string_view text, std::uint64_t otherwise) {
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   return error == std::errc() ? value : otherwise;
-}
-
-sigset_t StopSignals() {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGTERM);
-  sigaddset(&set, SIGINT);
-  return set;
 }
 
 }  // namespace
@@ -76,23 +61,6 @@ std::uint64_t AvailableMemoryBytes() {
   if (limit == kUnlimited) return machine;
   const std::uint64_t used = NumberOr(ReadSmallFile("/sys/fs/cgroup/memory.current"), 0);
   return std::min(machine, limit - std::min(limit, used));
-}
-
-void BlockStopSignals() {
-  const sigset_t set = StopSignals();
-  BALEEN_CHECK(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0, "blocking signals cannot fail");
-}
-
-bool AwaitStopSignal(absl::Duration limit) {
-  const sigset_t set = StopSignals();
-  const timespec wait = absl::ToTimespec(std::max(limit, absl::ZeroDuration()));
-  // EAGAIN: the time is over. EINTR: another signal; the caller waits again.
-  return sigtimedwait(&set, nullptr, &wait) > 0;
-}
-
-bool DieWithParent(int parent) {
-  BALEEN_CHECK(prctl(PR_SET_PDEATHSIG, SIGTERM) == 0, "asking for a signal cannot fail");
-  return getppid() == parent;
 }
 
 }  // namespace baleen::worker

@@ -5,7 +5,6 @@
 #include <string_view>
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 
 namespace baleen::worker {
 
@@ -20,16 +19,5 @@ std::uint64_t AvailableMemoryBytes();
 // The value of `key` in text as /proc/meminfo has it ("MemAvailable:   1234 kB"), in bytes; 0
 // without the key.
 std::uint64_t MeminfoBytes(std::string_view meminfo, std::string_view key);
-
-// From now on SIGTERM and SIGINT are not delivered but wait for AwaitStopSignal. Call before any
-// thread starts.
-void BlockStopSignals();
-
-// True when SIGTERM or SIGINT is there, or comes within `limit`; takes it.
-bool AwaitStopSignal(absl::Duration limit);
-
-// SIGTERM when the parent process ends. False when it has ended already. `parent` is what getppid
-// said at the start of main.
-bool DieWithParent(int parent);
 
 }  // namespace baleen::worker

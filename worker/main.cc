@@ -1,8 +1,5 @@
 // baleen-worker: one rank. Reads its options, wires the parts together, says where it is, and waits
 // to be told to stop.
-#include <unistd.h>
-
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -11,12 +8,12 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "observability/base/clock.h"
 #include "observability/base/log.h"
 #include "observability/base/status_macros.h"
 #include "observability/metrics/metrics.h"
 #include "observability/metrics/page.h"
+#include "observability/process/run.h"
 #include "proto/contract/ids.h"
 #include "worker/attach/attach_client.h"
 #include "worker/attach/discovery.h"
@@ -35,8 +32,6 @@ namespace baleen::worker {
 namespace {
 
 constexpr std::string_view kVersion = BALEEN_VERSION;
-constexpr absl::Duration kLook =
-    absl::Milliseconds(50);  // how often main looks at signals while it drains
 
 // A reservation waits for its prompt's turn on the prefill rank, and a backlog there is no failure.
 // Lost peers and withdrawn requests end transfers at once; the lease is for what nobody noticed.
@@ -107,7 +102,8 @@ absl::Status Build(const WorkerOptions& options, Rank& rank) {
   BALEEN_RETURN_IF_ERROR(CheckCpu());
   BALEEN_RETURN_IF_ERROR(LoadModel(options, rank));
   BALEEN_RETURN_IF_ERROR(OpenDataPlane(options, rank));
-  BALEEN_ASSIGN_OR_RETURN(rank.page, metrics::Page::Serve(rank.registry, options.metrics_listen));
+  BALEEN_ASSIGN_OR_RETURN(rank.page,
+                          metrics::Page::Serve(rank.registry, options.process.metrics_listen));
   rank.discovery = std::make_unique<StaticDiscovery>(options.routers);
   rank.attach =
       std::make_unique<AttachClient>(AttachOptions{}, *rank.discovery, rank.inbox, rank.metrics);
@@ -144,19 +140,18 @@ void PrintReady(const WorkerOptions& options, const Rank& rank) {
   std::cout << line.dump() << std::endl;
 }
 
-// Waits until what runs has finished; a second signal, or the end of the time, cuts it short.
 void Drain(const WorkerOptions& options, Rank& rank) {
-  log::Info("draining", {{"seconds_max", absl::ToDoubleSeconds(options.drain)}});
+  log::Info("draining", {{"seconds_max", absl::ToDoubleSeconds(options.process.drain)}});
   (void)rank.inbox.Push(DrainCommand{});  // always taken
-  const absl::Duration limit = SystemClock().Monotonic() + options.drain;
-  while (SystemClock().Monotonic() < limit) {
+  const auto idle = [&rank] {
     const LoadReport load = rank.engine->load();
-    if (load.draining && load.sequences_running + load.sequences_waiting == 0) return;
-    if (AwaitStopSignal(kLook)) break;
+    return load.draining && load.sequences_running + load.sequences_waiting == 0;
+  };
+  if (!process::AwaitIdle(options.process.drain, idle)) {
+    log::Warning("stopping with requests unfinished",
+                 {{"running", rank.engine->load().sequences_running},
+                  {"waiting", rank.engine->load().sequences_waiting}});
   }
-  log::Warning("stopping with requests unfinished",
-               {{"running", rank.engine->load().sequences_running},
-                {"waiting", rank.engine->load().sequences_waiting}});
 }
 
 absl::Status Serve(const WorkerOptions& options) {
@@ -165,8 +160,7 @@ absl::Status Serve(const WorkerOptions& options) {
   std::jthread engine([&rank](std::stop_token stop) { rank.engine->Run(stop); });
   rank.attach->Start(IdentityOf(options, rank), [&rank] { return rank.engine->load(); });
   PrintReady(options, rank);
-  while (!AwaitStopSignal(absl::Hours(1))) {
-  }
+  process::AwaitStop();
   Drain(options, rank);
   engine.request_stop();
   engine.join();
@@ -174,30 +168,10 @@ absl::Status Serve(const WorkerOptions& options) {
   return absl::OkStatus();
 }
 
-int Main(int argc, char** argv) {
-  const int parent = getppid();
-  const absl::StatusOr<ParsedOptions> parsed = ParseOptions(argc, argv);
-  if (!parsed.ok()) {
-    std::cerr << "error: " << parsed.status().message() << std::endl;
-    return 2;
-  }
-  if (!parsed->help.empty()) {
-    std::cout << parsed->help << std::flush;
-    return 0;
-  }
-  const WorkerOptions& options = parsed->options;
-  log::Init(options.WorkerName(), options.log_format, options.log_level);
-  BlockStopSignals();
-  if (options.die_with_parent && !DieWithParent(parent)) return 1;
-  const absl::Status status = Serve(options);
-  if (!status.ok()) {
-    std::cerr << "error: " << status.message() << std::endl;
-    return 1;
-  }
-  return 0;
-}
-
 }  // namespace
 }  // namespace baleen::worker
 
-int main(int argc, char** argv) { return baleen::worker::Main(argc, argv); }
+int main(int argc, char** argv) {
+  return baleen::process::Run<baleen::worker::WorkerOptions>(
+      baleen::worker::ParseOptions(argc, argv), baleen::worker::Serve);
+}

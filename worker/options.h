@@ -7,8 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
-#include "observability/base/log.h"
+#include "observability/process/command_line.h"
 #include "worker/engine/rules/role.h"
 
 namespace baleen::worker {
@@ -22,7 +21,6 @@ struct WorkerOptions {
 
   // Whom it talks to.
   std::vector<std::string> routers;  // host:port each
-  std::string metrics_listen = "127.0.0.1:0";
 
   // How much it takes on.
   std::uint32_t kv_blocks = 0;          // of 64 tokens; 0 = from the memory there is
@@ -30,21 +28,13 @@ struct WorkerOptions {
   std::uint32_t step_tokens_max = 512;  // prompt tokens computed in one step
 
   // How it runs.
-  absl::Duration drain = absl::Seconds(10);  // for running requests, after SIGTERM
-  log::Format log_format = log::Format::kText;
-  log::Level log_level = log::Level::kInfo;
-  bool die_with_parent = false;
+  process::ProcessOptions process;
 
   // "role-group.rank"
   std::string WorkerName() const;
 };
 
-struct ParsedOptions {
-  WorkerOptions options;
-  std::string help;  // not empty: --help was given, print this and do nothing else
-};
-
 // Parses and validates. INVALID_ARGUMENT names the flag and the limit in one line.
-absl::StatusOr<ParsedOptions> ParseOptions(int argc, const char* const* argv);
+absl::StatusOr<WorkerOptions> ParseOptions(int argc, const char* const* argv);
 
 }  // namespace baleen::worker

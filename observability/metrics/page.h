@@ -26,10 +26,11 @@ class Page {
   const std::string& address() const { return address_; }
 
  private:
-  Page(std::unique_ptr<prometheus::Exposer> exposer, std::string address);
+  Page(std::unique_ptr<prometheus::Exposer> exposer, std::string address, std::uint16_t port);
 
   std::unique_ptr<prometheus::Exposer> exposer_;
-  std::string address_;
+  const std::string address_;
+  const std::uint16_t port_;
 };
 
 }  // namespace baleen::metrics

@@ -4,12 +4,14 @@ Every folder lists the folders it may include (besides itself); every third-part
 """
 import tree
 
-L0 = ["proto", "observability/base", "observability/metrics", "kernels/include"]
+L0 = ["proto", "observability/base", "observability/metrics", "observability/process",
+      "kernels/include"]
 
 MAY_INCLUDE = {
     "proto/contract": ["observability/base"],
     "observability/base": [],
     "observability/metrics": ["observability/base"],
+    "observability/process": ["observability/base"],
     "kernels/include": [],
     "kernels/reference": ["kernels/include"],
     "kernels/bench": ["kernels/include", "kernels/reference"],
@@ -62,8 +64,8 @@ THIRD_PARTY = {
     "the text crate": (("router/text/crate/",), ["router/text"]),
     "nlohmann-json": (("nlohmann/",), ["worker/model", "router/text", "tools/cli", "router/main.cc",
                                        "worker/main.cc"]),
-    "CLI11": (("CLI/",), ["tools/cli", "router/main.cc", "worker/main.cc", "router/options",
-                          "worker/options"]),
+    "CLI11": (("CLI/",), ["tools/cli", "observability/process", "router/options.cc",
+                          "worker/options.cc"]),
     "OpenSSL": (("openssl/",), ["proto/contract", "worker/model"]),
     "abseil": (("absl/",), ["proto", "observability", "worker", "router", "tools"]),
 }

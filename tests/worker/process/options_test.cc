@@ -15,7 +15,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-absl::StatusOr<ParsedOptions> Parse(std::vector<const char*> arguments) {
+absl::StatusOr<WorkerOptions> Parse(std::vector<const char*> arguments) {
   arguments.insert(arguments.begin(), "baleen-worker");
   return ParseOptions(static_cast<int>(arguments.size()), arguments.data());
 }
@@ -23,14 +23,14 @@ absl::StatusOr<ParsedOptions> Parse(std::vector<const char*> arguments) {
 TEST(WorkerOptions, TwoFlagsAreEnough) {
   const auto parsed = Parse({"--model", "models/nano", "--router", "a:1"});
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  const WorkerOptions& options = parsed->options;
-  EXPECT_TRUE(parsed->help.empty());
+  const WorkerOptions& options = *parsed;
+  EXPECT_TRUE(parsed->process.help.empty());
   EXPECT_EQ(options.role, Role::kMixed);
   EXPECT_EQ(options.WorkerName(), "mixed-0.0");
-  EXPECT_EQ(options.metrics_listen, "127.0.0.1:0");
+  EXPECT_EQ(options.process.metrics_listen, "127.0.0.1:0");
   EXPECT_EQ(options.kv_blocks, 0u);
-  EXPECT_EQ(options.drain, absl::Seconds(10));
-  EXPECT_FALSE(options.die_with_parent);
+  EXPECT_EQ(options.process.drain, absl::Seconds(10));
+  EXPECT_FALSE(options.process.die_with_parent);
 }
 
 TEST(WorkerOptions, EveryFlagArrives) {
@@ -41,18 +41,18 @@ TEST(WorkerOptions, EveryFlagArrives) {
        "--drain-seconds",  "8", "--log-format",    "json",    "--log-level",       "debug",
        "--die-with-parent"});
   ASSERT_TRUE(parsed.ok()) << parsed.status();
-  const WorkerOptions& options = parsed->options;
+  const WorkerOptions& options = *parsed;
   EXPECT_EQ(options.model_directory, "m");
   EXPECT_EQ(options.WorkerName(), "decode-3.4");
   EXPECT_THAT(options.routers, ElementsAre("a:1", "b:2"));
-  EXPECT_EQ(options.metrics_listen, "0.0.0.0:9");
+  EXPECT_EQ(options.process.metrics_listen, "0.0.0.0:9");
   EXPECT_EQ(options.kv_blocks, 5u);
   EXPECT_EQ(options.sequences_max, 6u);
   EXPECT_EQ(options.step_tokens_max, 7u);
-  EXPECT_EQ(options.drain, absl::Seconds(8));
-  EXPECT_EQ(options.log_format, log::Format::kJson);
-  EXPECT_EQ(options.log_level, log::Level::kDebug);
-  EXPECT_TRUE(options.die_with_parent);
+  EXPECT_EQ(options.process.drain, absl::Seconds(8));
+  EXPECT_EQ(options.process.log_format, log::Format::kJson);
+  EXPECT_EQ(options.process.log_level, log::Level::kDebug);
+  EXPECT_TRUE(options.process.die_with_parent);
 }
 
 TEST(WorkerOptions, RefusalsNameTheFlagInOneLine) {
@@ -71,7 +71,7 @@ TEST(WorkerOptions, RefusalsNameTheFlagInOneLine) {
       {"--sequences-max", {"--sequences-max", "1025"}},
       {"--step-tokens-max", {"--step-tokens-max", "0"}},
       {"--kv-blocks", {"--kv-blocks", "-1"}},
-      {"--drain-seconds", {"--drain-seconds", "3601"}},
+      {"--drain-seconds", {"--drain-seconds", "86401"}},
       {"--log-level", {"--log-level", "loud"}},
       {"--shoes", {"--shoes", "2"}},
   };
@@ -99,7 +99,7 @@ TEST(WorkerOptions, RefusalsNameTheFlagInOneLine) {
 TEST(WorkerOptions, HelpIsAnAnswer) {
   const auto parsed = Parse({"--help"});
   ASSERT_TRUE(parsed.ok());
-  EXPECT_THAT(parsed->help, HasSubstr("--kv-blocks"));
+  EXPECT_THAT(parsed->process.help, HasSubstr("--kv-blocks"));
 }
 
 KvDemand Demand() {

@@ -1,9 +1,9 @@
-// What the router asks of the process it runs in.
+// The signals that stop a server process.
 #pragma once
 
 #include "absl/time/time.h"
 
-namespace baleen::router {
+namespace baleen::process {
 
 // From now on SIGTERM and SIGINT are not delivered but wait for AwaitStopSignal. Call before any
 // thread starts.
@@ -13,7 +13,7 @@ void BlockStopSignals();
 bool AwaitStopSignal(absl::Duration limit);
 
 // SIGTERM when the parent process ends. False when it has ended already. `parent` is what getppid
-// said at the start of main.
+// said before.
 bool DieWithParent(int parent);
 
-}  // namespace baleen::router
+}  // namespace baleen::process

@@ -1,0 +1,42 @@
+#include "observability/process/signals.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "observability/base/check.h"
+
+namespace baleen::process {
+namespace {
+
+sigset_t StopSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
+}  // namespace
+
+void BlockStopSignals() {
+  const sigset_t set = StopSignals();
+  BALEEN_CHECK(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0, "blocking signals cannot fail");
+}
+
+bool AwaitStopSignal(absl::Duration limit) {
+  const sigset_t set = StopSignals();
+  const timespec wait = absl::ToTimespec(std::max(limit, absl::ZeroDuration()));
+  // EAGAIN: the time is over. EINTR: another signal; the caller waits again.
+  return sigtimedwait(&set, nullptr, &wait) > 0;
+}
+
+bool DieWithParent(int parent) {
+  BALEEN_CHECK(prctl(PR_SET_PDEATHSIG, SIGTERM) == 0, "asking for a signal cannot fail");
+  return getppid() == parent;
+}
+
+}  // namespace baleen::process

@@ -1,0 +1,174 @@
+// The main of a server process: command line, signals, exit codes.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <string>
+#include <vector>
+
+#include "observability/process/run.h"
+#include "observability/process/signals.h"
+
+namespace baleen::process {
+namespace {
+
+using testing::HasSubstr;
+
+struct Options {
+  std::uint32_t size = 7;
+  absl::Duration wait = absl::Seconds(30);
+  ProcessOptions process = {.name = "test"};
+};
+
+absl::StatusOr<Options> ParseInto(std::vector<const char*> arguments) {
+  Options options;
+  CLI::App app("A test.", "test");
+  AddOption(app, "--step-size", options.size, "Size of a step")->check(CLI::Range(1u, 9u));
+  AddSeconds(app, "--wait-seconds", options.wait, "The longest wait", 1);
+  AddProcessOptions(app, options.process);
+  arguments.insert(arguments.begin(), "test");
+  const absl::Status parsed =
+      Parse(app, static_cast<int>(arguments.size()), arguments.data(), options.process);
+  if (!parsed.ok()) return parsed;
+  return options;
+}
+
+TEST(CommandLine, DefaultsStay) {
+  const auto options = ParseInto({});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->wait, absl::Seconds(30));
+  EXPECT_EQ(options->process.drain, absl::Seconds(10));
+  EXPECT_EQ(options->process.log_level, log::Level::kInfo);
+  EXPECT_EQ(options->process.log_format, log::Format::kText);
+}
+
+TEST(CommandLine, FlagsComeBeforeTheEnvironment) {
+  EXPECT_EQ(EnvironmentNameOf("--step-size"), "BALEEN_STEP_SIZE");
+  setenv("BALEEN_STEP_SIZE", "3", 1);
+  setenv("BALEEN_LOG_LEVEL", "error", 1);
+  setenv("BALEEN_WAIT_SECONDS", "5", 1);
+  const auto options = ParseInto({"--step-size", "4"});
+  unsetenv("BALEEN_STEP_SIZE");
+  unsetenv("BALEEN_LOG_LEVEL");
+  unsetenv("BALEEN_WAIT_SECONDS");
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->size, 4u);
+  EXPECT_EQ(options->wait, absl::Seconds(5));
+  EXPECT_EQ(options->process.log_level, log::Level::kError);
+}
+
+TEST(CommandLine, RefusalsNameFlagAndLimitInOneLine) {
+  const struct {
+    std::vector<const char*> arguments;
+    const char* says;
+  } cases[] = {
+      {{"--step-size", "10"}, "--step-size: Value 10 not in range"},
+      {{"--wait-seconds", "0"}, "--wait-seconds: Value 0 not in range [1 - 86400]"},
+      {{"--drain-seconds", "-1"}, "--drain-seconds"},
+      {{"--log-level", "loud"}, "--log-level: loud not in"},
+      {{"--metrics-listen", "here"}, "--metrics-listen: 'here' is not host:port"},
+      {{"--metrics-listen", ":1"}, "':1' is not host:port"},
+      {{"--metrics-listen", "a:65536"}, "a port up to 65535"},
+      {{"--metrics-listen", "a:+1"}, "'a:+1' is not host:port"},
+      {{"--shoes"}, "--shoes"},
+  };
+  for (const auto& c : cases) {
+    const std::string status = ParseInto(c.arguments).status().ToString();
+    EXPECT_THAT(status, HasSubstr(c.says));
+    EXPECT_EQ(status.find('\n'), std::string::npos) << status;
+  }
+}
+
+TEST(CommandLine, HelpShowsDefaultsAndVariables) {
+  const auto options = ParseInto({"--help"});
+  ASSERT_TRUE(options.ok());
+  for (const char* part : {"[7]", "[30]", "[10]", "[info]", "[text]", "BALEEN_LOG_LEVEL"}) {
+    EXPECT_THAT(options->process.help, HasSubstr(part));
+  }
+}
+
+TEST(Run, ExitCodes) {
+  ProcessOptions options{.name = "test"};
+  const auto fine = [] { return absl::OkStatus(); };
+  const auto fails = [] { return absl::InternalError("it broke"); };
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(process::Run(options, fine), 0);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(process::Run(options, fails), 1);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "error: it broke\n");
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(RefuseCommandLine(absl::InvalidArgumentError("--x: bad")), 2);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "error: --x: bad\n");
+  options.help = "Usage\n";
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(process::Run(options, fails), 0) << "help serves nothing";
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "Usage\n");
+}
+
+TEST(AwaitIdle, EndsWithTheWorkOrTheTime) {
+  int asked = 0;
+  EXPECT_TRUE(AwaitIdle(absl::Minutes(1), [&] { return ++asked == 3; }));
+  EXPECT_EQ(asked, 3);
+  EXPECT_FALSE(AwaitIdle(absl::ZeroDuration(), [] { return false; }));
+}
+
+// In a child, whose signal mask is its own business.
+template <typename Body>
+int ExitCodeOf(Body body) {
+  const pid_t child = fork();
+  if (child == 0) _exit(body());
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+TEST(Signals, StopSignalsWaitToBeAskedFor) {
+  EXPECT_EQ(ExitCodeOf([] {
+              BlockStopSignals();
+              if (AwaitStopSignal(absl::ZeroDuration())) return 1;
+              kill(getpid(), SIGTERM);
+              if (!AwaitStopSignal(absl::Seconds(30))) return 2;
+              kill(getpid(), SIGINT);
+              return AwaitStopSignal(absl::Seconds(30)) ? 0 : 3;
+            }),
+            0);
+}
+
+TEST(Signals, AChildGoesWithItsParent) {
+  int alive[2];
+  ASSERT_EQ(pipe(alive), 0);
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t parent = fork();
+  if (parent == 0) {
+    const pid_t middle = getpid();
+    if (fork() == 0) {  // holds the write end of `alive` until it dies
+      close(alive[0]);
+      const bool in_time = DieWithParent(middle);
+      if (write(ready[1], in_time ? "y" : "n", 1) != 1) _exit(1);
+      while (true) pause();
+    }
+    while (true) pause();
+  }
+  close(alive[1]);
+  close(ready[1]);
+  char answer = 0;
+  ASSERT_EQ(read(ready[0], &answer, 1), 1);
+  EXPECT_EQ(answer, 'y');
+  kill(parent, SIGKILL);
+  waitpid(parent, nullptr, 0);
+  EXPECT_EQ(read(alive[0], &answer, 1), 0) << "the end of the pipe: all who held it are gone";
+  close(alive[0]);
+  close(ready[0]);
+}
+
+TEST(Signals, AParentThatIsGoneAlreadyIsNoticed) {
+  EXPECT_EQ(ExitCodeOf([] { return DieWithParent(getppid()) ? 0 : 1; }), 0);
+  EXPECT_EQ(ExitCodeOf([] { return DieWithParent(getppid() + 1) ? 0 : 1; }), 1);
+}
+
+}  // namespace
+}  // namespace baleen::process

@@ -149,11 +149,19 @@ absl::Status Engine::AdmitStart(const StartCommand& command) const {
     return MakeStatus(Reason::kDraining, "this worker takes no new requests");
   }
   if (absl::Status status = CheckStart(command, start_limits_); !status.ok()) return status;
-  if (waiting_.size() >= options_.waiting_max) {
+  if (QueueIsFull()) {
     return MakeStatus(Reason::kQueueFull, "as many requests wait on this worker as it allows: " +
                                               std::to_string(options_.waiting_max));
   }
   return absl::OkStatus();
+}
+
+// Those that have ended since the last sweep, by commands of the same batch, wait no more.
+bool Engine::QueueIsFull() const {
+  if (waiting_.size() < options_.waiting_max) return false;
+  const auto waits = [](const auto& sequence) { return sequence->phase != Phase::kEnded; };
+  const auto live = std::count_if(waiting_.begin(), waiting_.end(), waits);
+  return static_cast<std::size_t>(live) >= options_.waiting_max;
 }
 
 void Engine::Refuse(const StartCommand& command, absl::Status status) {

@@ -6,14 +6,14 @@
 // inbox.
 //
 // What it guarantees:
+//
 //  - Each Start gets exactly one Ended, after all its tokens, unless its link is lost first. (A
-//  Start of an older attempt than one that is here is
-//    dropped and counted. A Release is answered by that one Ended too.)
+//    Start of an older attempt than one that is here is dropped and counted. A Release is answered
+//    by that one Ended too.)
 //  - A cancelled, released, lost or expired request gives its blocks back before the next step
-//  computes. Blocks of a transfer that is still
-//    open are kept until its final event.
+//    computes. Blocks of a transfer that is still open are kept until its final event.
 //  - A failed Model::Step fails the sequences of that step and nothing else; a numeric fault fails
-//  its own sequence.
+//    its own sequence.
 //  - Every queue is bounded; what does not fit is refused with Reason::kQueueFull.
 #pragma once
 
@@ -115,6 +115,7 @@ class Engine {
   void Refuse(const StartCommand& command, absl::Status status);
   void Withdraw(const contract::RequestKey& key);
   absl::Status AdmitStart(const StartCommand& command) const;
+  bool QueueIsFull() const;
 
   // The data plane.
   bool TakeTransferEvents();

@@ -12,6 +12,7 @@ absl::Status Inbox::Push(Command command) {
   const bool is_start = std::holds_alternative<StartCommand>(command);
   const bool is_control = std::holds_alternative<CancelCommand>(command) ||
                           std::holds_alternative<ReleaseCommand>(command);
+  const bool is_drain = std::holds_alternative<DrainCommand>(command);
   {
     std::lock_guard lock(mutex_);
     if (is_start && starts_ >= limits_.starts_max) {
@@ -25,6 +26,8 @@ absl::Status Inbox::Push(Command command) {
           fmt::format("worker inbox holds {} cancels and releases, its limit",
                       limits_.controls_max));
     }
+    if (is_drain && has_drain_) return absl::OkStatus();
+    has_drain_ = has_drain_ || is_drain;
     starts_ += is_start ? 1 : 0;
     controls_ += is_control ? 1 : 0;
     commands_.push_back(std::move(command));
@@ -45,6 +48,7 @@ std::vector<Command> Inbox::Take() {
   std::lock_guard lock(mutex_);
   starts_ = 0;
   controls_ = 0;
+  has_drain_ = false;
   return std::exchange(commands_, {});
 }
 

@@ -26,8 +26,8 @@ class Inbox {
   explicit Inbox(InboxLimits limits) : limits_(limits) {}
 
   // Any thread. Refused with Reason::kQueueFull when there is no room, and the command is dropped.
-  // DrainCommand and LinkLostCommand are always taken: a link sends the latter once, so their
-  // number is bounded by the links.
+  // DrainCommand and LinkLostCommand are always taken. A Drain that is here already says it all, so
+  // one is kept; a link sends LinkLost once, so their number is bounded by the links.
   absl::Status Push(Command command);
 
   // Any thread: ends the current or the next wait.
@@ -47,6 +47,7 @@ class Inbox {
   std::vector<Command> commands_;
   std::size_t starts_ = 0;
   std::size_t controls_ = 0;
+  bool has_drain_ = false;
   bool woken_ = false;
 };
 

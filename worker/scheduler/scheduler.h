@@ -2,13 +2,14 @@
 // carries the plan out.
 //
 // The rules, in order:
+//
 //  1. Admission is first come, first served. The head of the queue is admitted when all blocks it
-//  will ever need are free and a place among the
-//     running sequences is; while it waits, everyone behind it waits too, so a large request is not
-//     starved by small ones. Blocks are reserved for the worst case at admission, so that nothing
-//     that runs is ever evicted.
+//     will ever need are free and a place among the running sequences is; while it waits, everyone
+//     behind it waits too, so a large request is not starved by small ones. Blocks are reserved for
+//     the worst case at admission, so that nothing that runs is ever evicted.
 //  2. Every decoding sequence gets one token in every step.
 //  3. Prompts share `prefill_tokens_max` tokens a step, oldest first, in chunks.
+//
 // Decode rows do not eat from the prefill budget and the budget bounds how long a step can keep
 // decode rows waiting: on a mixed rank neither starves the other. A prefill rank simply never has
 // decoding sequences, a decode rank never has prompts to compute: one rule for all roles.

@@ -326,6 +326,27 @@ TEST_F(EngineTest, AFullQueueRefuses) {
   EXPECT_EQ(h.Outcome("queue_full"), 1);
 }
 
+// Requests that a cancel of the same batch had ended counted as waiting, and a Start behind them
+// was refused by an empty queue.
+TEST_F(EngineTest, CancelledRequestsMakeRoomInTheQueueAtOnce) {
+  HarnessOptions options;
+  options.engine.waiting_max = 2;
+  options.engine.scheduler.sequences_max = 1;
+  Harness& h = Make(options);
+  for (std::uint64_t number = 1; number <= 3; ++number) {
+    h.Push(WholeOf(number, 10, 5));
+    h.engine.RunOnce();
+  }
+  EXPECT_EQ(h.engine.load().sequences_waiting, 2u) << "the queue is full";
+  h.Push(CancelCommand{.key = KeyOf(2)});
+  h.Push(CancelCommand{.key = KeyOf(3)});
+  for (std::uint64_t number = 4; number <= 6; ++number) h.Push(WholeOf(number, 10, 5));
+  h.RunUntilIdle();
+  EXPECT_EQ(h.sink.Of(KeyOf(4)).tokens.size(), 5u);
+  EXPECT_EQ(h.sink.Of(KeyOf(5)).tokens.size(), 5u);
+  ExpectError(h.sink.Of(KeyOf(6)), Reason::kQueueFull, "2");
+}
+
 TEST_F(EngineTest, ARefusedRequestDisturbsNobody) {
   Harness& h = Make();
   h.Push(WholeOf(1, 10, 5));

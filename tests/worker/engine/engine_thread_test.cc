@@ -2,6 +2,7 @@
 // plane, and stops in order.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -73,6 +74,13 @@ class LiveRank {
     thread_.join();
     EXPECT_EQ(pool_->used(), 0u);
   }
+  void AwaitBlocksUsed(std::uint32_t blocks) {
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+    while (load().kv_blocks_used != blocks && std::chrono::steady_clock::now() < limit) {
+      std::this_thread::yield();
+    }
+    EXPECT_EQ(load().kv_blocks_used, blocks);
+  }
   std::string address() const { return plane_->LocalAddress(); }
   LoadReport load() const { return engine_.load(); }
 
@@ -139,15 +147,18 @@ TEST(EngineThread, KvCrossesBetweenTwoLiveRanks) {
 TEST(EngineThread, StoppingEndsWhatRunsAndWhatWaits) {
   MemoryKvHub hub(SystemClock());
   LiveRank rank(Role::kMixed, hub);
-  // More than run at a time, far too long to finish; and one that waits for KV that nobody sends.
+  // One that holds blocks for KV that nobody sends: its transfer is open when the engine stops, and
+  // keeps the blocks until its last event. Started behind the others it would never be admitted.
+  StartCommand reserved = WholeOf(99, 200, 10);
+  reserved.leg = Leg::kDecode;
+  reserved.transfer = {.value = 1};
+  ASSERT_TRUE(rank.inbox.Push(reserved).ok());
+  rank.AwaitBlocksUsed(4);
+  // More than run at a time, far too long to finish.
   for (std::uint64_t number = 1; number <= 80; ++number) {
     ASSERT_TRUE(rank.inbox.Push(WholeOf(number, 10, 1900)).ok());
   }
   rank.sink.AwaitTokens(1);
-  StartCommand reserved = WholeOf(99, 10, 10);
-  reserved.leg = Leg::kDecode;
-  reserved.transfer = {.value = 1};
-  ASSERT_TRUE(rank.inbox.Push(reserved).ok());
   rank.Stop();
   const std::vector<EndedOutput> ended = rank.sink.AwaitEnded(81);
   EXPECT_EQ(ended.size(), 81u);

@@ -49,6 +49,16 @@ TEST(Inbox, IsBoundedForEachKind) {
   EXPECT_TRUE(inbox.Push(StartOf(1, 4)).ok()) << "room again";
 }
 
+// Every Drain frame was kept: a router that repeats it during a long step grew the inbox without
+// bound.
+TEST(Inbox, RepeatedDrainsAreOne) {
+  Inbox inbox({});
+  for (int i = 0; i < 1000; ++i) ASSERT_TRUE(inbox.Push(DrainCommand{}).ok());
+  EXPECT_EQ(inbox.Take().size(), 1u);
+  ASSERT_TRUE(inbox.Push(DrainCommand{}).ok());
+  EXPECT_EQ(inbox.Take().size(), 1u) << "and taken again after that";
+}
+
 TEST(Inbox, AWakeBeforeTheWaitIsNotLost) {
   Inbox inbox({});
   inbox.Wake();

@@ -2,6 +2,12 @@
 //
 // A log line is an event name and fields. There is deliberately no call that takes prompt or
 // completion text: log counts, ids and reasons only.
+//
+// Lines are written by a thread of the log's own, from a bounded queue: whoever logs never waits
+// for stderr. While stderr stalls, the oldest lines are dropped; the next line that gets out is
+// preceded by "log lines dropped" with their number. Nothing is buffered beyond the queue. What
+// waits in it is written when the process ends by exit or by BALEEN_CHECK, within a second; a fatal
+// signal loses it.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +16,8 @@
 #include <string_view>
 #include <type_traits>
 #include <variant>
+
+#include "absl/time/time.h"
 
 namespace baleen::log {
 
@@ -44,12 +52,15 @@ struct Field {
   }
 };
 
-// Sets process name, format and threshold. Call once in main before any thread starts; the default
-// is text at kInfo.
+// Sets process name, format and threshold, and starts the log's thread. Call in main before any
+// other thread starts. Before it, lines are text from kInfo on, and are written by the caller.
 void Init(std::string_view process, Format format, Level threshold);
 
 // Thread-safe. `event` is a short constant phrase such as "worker attached".
 void Write(Level level, std::string_view event, std::initializer_list<Field> fields = {});
+
+// Waits until every line logged before has been written or dropped. False: not within `limit`.
+bool Flush(absl::Duration limit = absl::Seconds(1));
 
 inline void Info(std::string_view event, std::initializer_list<Field> fields = {}) {
   Write(Level::kInfo, event, fields);

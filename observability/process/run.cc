@@ -30,7 +30,9 @@ int Run(const ProcessOptions& options, absl::FunctionRef<absl::Status()> serve) 
   log::Init(options.name, options.log_format, options.log_level);
   BlockStopSignals();
   if (options.die_with_parent && !DieWithParent(parent)) return 1;
-  if (const absl::Status status = serve(); !status.ok()) {
+  const absl::Status status = serve();
+  log::Flush();
+  if (!status.ok()) {
     std::cerr << "error: " << status.message() << std::endl;
     return 1;
   }

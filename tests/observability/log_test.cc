@@ -72,7 +72,7 @@ TEST(Log, AStalledStderrStopsNobodyAndCountsWhatIsLost) {
     if (at == std::string::npos) {
       ++written;
     } else {
-      dropped += std::atoi(line.c_str() + at + kDropped.size());
+      dropped += std::stoi(line.substr(at + kDropped.size()));
     }
     last = line;
   }

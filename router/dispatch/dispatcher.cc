@@ -29,6 +29,7 @@ void Dispatcher::Submit(Request request) {
   Live& live = it->second;
   live.request = std::move(request);
   live.submitted = clock_.Monotonic();
+  live.place = ++submissions_;
   if (ended_all_) {
     Fail(live, *ended_all_);
     return;
@@ -37,7 +38,7 @@ void Dispatcher::Submit(Request request) {
     deadlines_.emplace(live.request.deadline, number);
   }
   const std::string model = live.request.model;
-  waiting_[model].insert(number);
+  waiting_[model].emplace(live.place, number);
   TryStart(model);
 }
 
@@ -103,8 +104,7 @@ void Dispatcher::OnLost(WorkerId worker, std::string_view why) {
     for (OpenLeg* leg : {&live.first, &live.decode}) {
       if (!leg->open || leg->worker != worker) continue;
       leg->open = false;
-      // All KV is on the decode rank: the request does not need this one any more.
-      const bool done_here = leg == &live.first && live.decode_has_spoken && live.order.next() > 0;
+      const bool done_here = leg == &live.first && live.prefill_is_done();
       if (!done_here) touched.push_back(number);
     }
   }
@@ -124,26 +124,15 @@ void Dispatcher::Tick() {
     Fail(live, MakeStatus(Reason::kDeadlineExceeded,
                           live.waiting ? "while waiting for a free worker" : "while running"));
   }
-  for (auto it = waiting_.begin(); it != waiting_.end();) {
-    const std::set<std::uint64_t>& numbers = (it++)->second;  // Fail may erase the entry
-    std::vector<std::uint64_t> expired;
-    for (const std::uint64_t number : numbers) {
-      if (lives_.at(number).submitted + options_.queue_wait_max > now) break;
-      expired.push_back(number);
-    }
-    for (const std::uint64_t number : expired) {
-      Fail(lives_.at(number),
-           MakeStatus(Reason::kQueueFull,
-                      fmt::format("no worker had room within {}",
-                                  absl::FormatDuration(options_.queue_wait_max))));
-    }
-  }
+  ExpireWaiting(now);
+  ExpireVerdicts(now);
   ExpireClosing(now);
+  TryStartAll();  // room has come, or another request is at the head of its queue
 }
 
 DispatchCounts Dispatcher::counts() const {
   std::size_t waiting = 0;
-  for (const auto& [model, numbers] : waiting_) waiting += numbers.size();
+  for (const auto& [model, queue] : waiting_) waiting += queue.size();
   return {.running = lives_.size() - waiting,
           .waiting = waiting,
           .closing = closing_.size(),
@@ -155,13 +144,13 @@ DispatchCounts Dispatcher::counts() const {
 void Dispatcher::TryStartAll() {
   std::vector<std::string> models;
   models.reserve(waiting_.size());
-  for (const auto& [model, numbers] : waiting_) models.push_back(model);
+  for (const auto& [model, queue] : waiting_) models.push_back(model);
   for (const std::string& model : models) TryStart(model);
 }
 
 void Dispatcher::TryStart(const std::string& model) {
   for (auto it = waiting_.find(model); it != waiting_.end(); it = waiting_.find(model)) {
-    Live& live = lives_.at(*it->second.begin());
+    Live& live = lives_.at(it->second.begin()->second);
     const RouteResult result = Plan(live);
     if (const auto* plan = std::get_if<RoutePlan>(&result)) {
       it->second.erase(it->second.begin());
@@ -190,6 +179,7 @@ void Dispatcher::Start(Live& live, const RoutePlan& plan) {
   live.waiting = false;
   live.split = !plan.whole();
   live.decode_has_spoken = false;
+  live.decode_failure.reset();
   ++live.attempt;
   live.ending.prefill_worker = workers_.NameOf(plan.prefill);
   live.ending.decode_worker = workers_.NameOf(plan.decode);
@@ -288,24 +278,43 @@ void Dispatcher::TakeEnd(Live& live, OpenLeg& leg, const EndedFrame& ended) {
       TakeFinish(live, leg, ended);
       return;
     case EndReason::kHandedOver:
-      if (is_prefill_leg && live.order.next() > 0) return;
+      if (is_prefill_leg && live.order.next() > 0) {
+        if (const auto failure = live.decode_failure) Fail(live, *failure);
+        return;
+      }
       Fail(live, MakeStatus(Reason::kInternal,
                             fmt::format("{} handed over {}", Describe(leg),
                                         is_prefill_leg ? "without a first token"
                                                        : "a leg that is not a prefill leg")));
       return;
     case EndReason::kCancelled:
-      FailOrRetry(
-          live, leg.worker,
+      TakeFailure(
+          live, leg,
           MakeStatus(Reason::kWorkerLost, fmt::format("{} gave the request up", Describe(leg))));
       return;
     case EndReason::kError:
-      break;
+      TakeFailure(live, leg, WorkerError(workers_.NameOf(leg.worker), ended.status));
+      return;
   }
-  const absl::Status status = WorkerError(workers_.NameOf(leg.worker), ended.status);
+}
+
+void Dispatcher::TakeFailure(Live& live, const OpenLeg& leg, const absl::Status& status) {
+  if (&leg == &live.first && live.prefill_is_done()) {
+    log::Warning("worker failed a leg that is not needed any more",
+                 {{"request", contract::ToString(live.request.id)},
+                  {"error", std::string(status.message())}});
+    return;
+  }
+  const auto reason = contract::ReasonOf(status);
+  const bool given_up = reason == Reason::kTransferFailed || reason == Reason::kWorkerLost;
+  if (&leg == &live.decode && live.first.open && !live.decode_has_spoken && given_up) {
+    live.decode_failure = status;
+    verdicts_.emplace_back(clock_.Monotonic() + options_.verdict_wait_max, live.key());
+    return;
+  }
   // A transfer has two ends, and the one that reports is often the healthy one. A decode rank is
   // the one to change: that keeps the prefill rank, whose prefix cache may help.
-  const bool transfer = contract::ReasonOf(status) == Reason::kTransferFailed && live.split;
+  const bool transfer = reason == Reason::kTransferFailed && live.split;
   FailOrRetry(live, transfer ? live.decode.worker : leg.worker, status);
 }
 
@@ -380,7 +389,7 @@ void Dispatcher::End(Live& live) {
   const std::uint64_t number = live.request.id.number;
   if (live.waiting) {
     if (const auto it = waiting_.find(live.request.model); it != waiting_.end()) {
-      it->second.erase(number);
+      it->second.erase(live.place);
       if (it->second.empty()) waiting_.erase(it);
     }
   }
@@ -399,6 +408,35 @@ void Dispatcher::Part(Live& live, OpenLeg& leg, Parting parting) {
                    ClosingLeg{leg.grant, clock_.Monotonic() + options_.closing_max});
   if (parting == Parting::kCancel) workers_.Send(leg.worker, CancelFrame{live.key()});
   if (parting == Parting::kRelease) workers_.Send(leg.worker, ReleaseFrame{live.key()});
+}
+
+void Dispatcher::ExpireWaiting(absl::Duration now) {
+  for (auto it = waiting_.begin(); it != waiting_.end();) {
+    const std::map<std::uint64_t, std::uint64_t>& queue = (it++)->second;  // Fail may erase it
+    std::vector<std::uint64_t> expired;
+    for (const auto& [place, number] : queue) {
+      if (lives_.at(number).submitted + options_.queue_wait_max > now) break;
+      expired.push_back(number);
+    }
+    for (const std::uint64_t number : expired) {
+      Fail(lives_.at(number),
+           MakeStatus(Reason::kQueueFull,
+                      fmt::format("no worker had room within {}",
+                                  absl::FormatDuration(options_.queue_wait_max))));
+    }
+  }
+}
+
+// The prefill rank has not said how its leg ended: the decode rank's failure counts.
+void Dispatcher::ExpireVerdicts(absl::Duration now) {
+  while (!verdicts_.empty() && verdicts_.front().first <= now) {
+    const RequestKey key = verdicts_.front().second;
+    verdicts_.pop_front();
+    const auto it = lives_.find(key.id.number);
+    if (it == lives_.end() || it->second.key() != key || !it->second.decode_failure) continue;
+    const absl::Status failure = *it->second.decode_failure;
+    FailOrRetry(it->second, it->second.decode.worker, failure);
+  }
 }
 
 void Dispatcher::ExpireClosing(absl::Duration now) {

@@ -11,9 +11,15 @@
 //
 // A failure before the first token that another worker may cure is tried again with the next
 // attempt; frames of the old one are dropped.
+//
+// The reply may end with the first token while KV is already on its way: the prefill rank withdraws
+// the transfer then, and the decode rank's word of that may overtake the prefill rank's. So a
+// transfer that failed at the decode rank waits for what the prefill rank has to say, for a limited
+// time.
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -27,6 +33,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "observability/base/clock.h"
+#include "proto/contract/limits.h"
 #include "router/dispatch/links.h"
 #include "router/dispatch/messages.h"
 #include "router/dispatch/reply_order.h"
@@ -41,6 +48,10 @@ struct DispatchOptions {
   absl::Duration queue_wait_max = absl::Seconds(30);
   // The longest wait for the Ended frame of a leg whose request has ended.
   absl::Duration closing_max = absl::Seconds(10);
+  // The longest wait for the prefill rank's word on a transfer that failed at the decode rank. A
+  // rank that says nothing for this long is lost.
+  absl::Duration verdict_wait_max =
+      absl::Milliseconds(contract::kLeasesUntilLost * contract::kLeaseMs);
   RouteWeights weights;
 };
 
@@ -58,7 +69,7 @@ class Dispatcher {
   Dispatcher(const DispatchOptions& options, const Clock& clock,
              std::function<std::uint64_t()> random);
 
-  // Client side. Request ids are used once; their numbers count up.
+  // Client side. Request ids are used once, in any order.
   void Submit(Request request);
   void Cancel(contract::RequestId id);
   // Ends all requests, and all that will be submitted, with `status`.
@@ -92,19 +103,24 @@ class Dispatcher {
   struct Live {
     Request request;
     absl::Duration submitted;
+    std::uint64_t place = 0;  // in the queue: counts up with each Submit
     bool waiting = true;
     std::uint32_t attempt = 0;
     std::vector<WorkerId> avoid;
     OpenLeg first;   // the prefill leg, or the whole
     OpenLeg decode;  // only when the plan is split
     bool split = false;
-    bool decode_has_spoken =
-        false;  // so it has verified the KV, and needs the prefill rank no more
+    bool decode_has_spoken = false;  // so it has verified the KV
+    // The transfer failed at the decode rank; the prefill rank has not ended its leg.
+    std::optional<absl::Status> decode_failure;
     ReplyOrder order;
     std::optional<Finish> finish;  // known, but tokens before it are still to come
     Ending ending;                 // filled while the request runs
 
     contract::RequestKey key() const { return {request.id, attempt}; }
+    // All KV is on the decode rank and the first token is here: the request does not need the
+    // prefill rank any more.
+    bool prefill_is_done() const { return split && decode_has_spoken && order.next() > 0; }
   };
   using Lives = std::map<std::uint64_t, Live>;  // by number
   struct ClosingLeg {
@@ -125,6 +141,7 @@ class Dispatcher {
   void TakeToken(WorkerId worker, TokenFrame frame);
   void Deliver(Live& live, ReplyToken token);
   void TakeEnd(Live& live, OpenLeg& leg, const EndedFrame& ended);
+  void TakeFailure(Live& live, const OpenLeg& leg, const absl::Status& status);
   void TakeFinish(Live& live, const OpenLeg& leg, const EndedFrame& ended);
   void FinishIfComplete(Live& live);
 
@@ -134,6 +151,8 @@ class Dispatcher {
   void Fail(Live& live, absl::Status status);
   void End(Live& live);
   void Part(Live& live, OpenLeg& leg, Parting parting);
+  void ExpireWaiting(absl::Duration now);
+  void ExpireVerdicts(absl::Duration now);
   void ExpireClosing(absl::Duration now);
 
   std::string Describe(const OpenLeg& leg) const;
@@ -143,8 +162,11 @@ class Dispatcher {
   const std::function<std::uint64_t()> random_;
   WorkerTable workers_;
   Lives lives_;
-  std::map<std::string, std::set<std::uint64_t>> waiting_;        // numbers by model, oldest first
-  std::set<std::pair<absl::Duration, std::uint64_t>> deadlines_;  // of all that have one
+  std::uint64_t submissions_ = 0;
+  std::map<std::string, std::map<std::uint64_t, std::uint64_t>> waiting_;  // model: place: number
+  std::set<std::pair<absl::Duration, std::uint64_t>> deadlines_;           // of all that have one
+  std::deque<std::pair<absl::Duration, contract::RequestKey>>
+      verdicts_;  // awaited until; oldest first
   std::map<std::pair<contract::RequestKey, WorkerId>, ClosingLeg> closing_;
   std::vector<ReplyToken> ready_;  // reused
   std::optional<absl::Status> ended_all_;

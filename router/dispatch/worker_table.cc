@@ -47,20 +47,7 @@ void WorkerTable::GiveBack(const Grant& grant) {
   WorkerView* worker = Find(grant.worker);
   if (worker == nullptr) return;
   worker->own -= grant.work;
-  if (entries_.at(grant.worker).reports == grant.reports) {
-    worker->since_report -= grant.work;
-    return;
-  }
-  // It may be in the latest report or not. Taking it out is right or, at most, lets the worker
-  // queue one request until the next report; leaving it in would make a free worker look busy.
-  LoadReport& load = worker->load;
-  const auto take_out = [](auto& reported, auto work) {
-    reported -= std::min<std::uint64_t>(reported, work);
-  };
-  take_out(load.sequences_running, grant.work.sequences);
-  take_out(load.prompt_tokens_pending, grant.work.prompt_tokens);
-  take_out(load.context_tokens_held, grant.work.context_tokens);
-  take_out(load.kv_blocks_used, grant.work.kv_blocks);
+  if (entries_.at(grant.worker).reports == grant.reports) worker->since_report -= grant.work;
 }
 
 void WorkerTable::Send(WorkerId id, RouterFrame frame) {

@@ -31,8 +31,9 @@ class WorkerTable {
 
   // Precondition: attached.
   Grant Take(WorkerId id, const Work& work);
-  // The work has ended; it counts no more, although the latest report may still have it. No effect
-  // when the worker is gone.
+  // The work has ended; it counts no more. A worker reports its load without a request before it
+  // says that the request has ended, so the latest report does not have it. No effect when the
+  // worker is gone.
   void GiveBack(const Grant& grant);
 
   // Drops the frame when the worker is gone.

@@ -158,8 +158,11 @@ Stream::Next Stream::AwaitWork(StepReport& report) {
   return stopping_ ? Next::kFlushed : Next::kHeartbeat;
 }
 
+// A load without a request goes before the request's end: the router counts on it.
 bool Stream::WriteReport(const StepReport& report) {
-  if (!report.tokens.empty() && !stream_->Write(wire::StepMessage(report))) return false;
+  const bool written = stream_->Write(report.tokens.empty() ? wire::LoadMessage(parts_.load())
+                                                            : wire::StepMessage(report));
+  if (!written) return false;
   for (const EndedOutput& ended : report.ended) {
     if (!stream_->Write(wire::EndedMessage(ended))) return false;
   }

@@ -95,8 +95,9 @@ void Engine::Finish(const TransferEvent& event) {
   }
   const OpenTransfer& open = node.mapped();
   if (event.kind == TransferEventKind::kFailed) {
-    // Those that were given up here, because their request had ended, did not fail.
-    if (open.sequence != nullptr) metrics_.kv_transfer_failures_total.Add();
+    // Those that were given up, here or there, because their request had ended, did not fail.
+    const bool given_up = open.sequence == nullptr || absl::IsCancelled(event.status);
+    if (!given_up) metrics_.kv_transfer_failures_total.Add();
   } else {
     const bool sent = event.kind == TransferEventKind::kHandedOver;
     (sent ? metrics_.kv_transfer_sent_bytes_total : metrics_.kv_transfer_received_bytes_total)
@@ -112,6 +113,12 @@ void Engine::Finish(const TransferEvent& event) {
 // The transfer of a live sequence has had its final event.
 void Engine::Continue(Sequence& sequence, const TransferEvent& event) {
   if (event.kind == TransferEventKind::kFailed) {
+    if (sequence.start.leg == Leg::kDecode && absl::IsCancelled(event.status)) {
+      // The prefill rank has ended the request, perhaps with the reply's first token, and says so
+      // itself: this reservation did not fail, nobody needs it.
+      End(sequence, EndReason::kCancelled);
+      return;
+    }
     End(sequence, EndReason::kError,
         MakeStatus(Reason::kTransferFailed, std::string(event.status.message())));
     return;

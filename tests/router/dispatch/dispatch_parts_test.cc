@@ -78,9 +78,17 @@ TEST(WorkerTable, WorkCountsUntilReportedAndUntilGivenBack) {
   EXPECT_EQ(table.view().workers[0].Sequences(), 3u);
   EXPECT_EQ(table.view().workers[0].KvBlocks(), 6u);
 
+  // Its end comes after a report without it, and must not be taken out of that a second time: what
+  // is left there is others' work, of which this one's whole prompt was once taken.
+  table.SetLoad({1}, {.sequences_running = 2,
+                      .prompt_tokens_pending = 7,
+                      .context_tokens_held = 60,
+                      .kv_blocks_used = 4});
   table.GiveBack(grant);
   EXPECT_EQ(table.view().workers[0].own, Work{});
-  EXPECT_EQ(table.view().workers[0].Sequences(), 2u) << "without waiting for the next report";
+  EXPECT_EQ(table.view().workers[0].Sequences(), 2u);
+  EXPECT_EQ(table.view().workers[0].PromptTokensPending(), 7u);
+  EXPECT_EQ(table.view().workers[0].ContextTokens(), 60u);
   EXPECT_EQ(table.view().workers[0].KvBlocks(), 4u);
   const Grant unreported = table.Take({1}, work);
   table.GiveBack(unreported);

@@ -64,6 +64,7 @@ Reply OracleReply(std::uint64_t seed, std::uint32_t tokens_max) {
 struct DataPlane {
   std::set<std::uint64_t> complete;
   std::set<std::uint64_t> broken;
+  std::set<std::uint64_t> withdrawn;
 };
 
 // A rank as the contract describes it, one step at a time. What it says waits in `out` until the
@@ -149,6 +150,8 @@ class SimWorker {
       case Leg::kPrefill:
         if (leg.emitted == 0) {
           Emit(leg, 0);
+          // A transfer that was under way is withdrawn, which the decode rank may be first to say.
+          if (reply.tokens == 1 && Chance(random_, 50)) plane_.withdrawn.insert(transfer);
           return EndIf(reply.tokens == 1, {key, reply.reason, 1});
         }
         if (Chance(random_, 5)) {
@@ -164,6 +167,9 @@ class SimWorker {
       case Leg::kDecode:
         if (plane_.broken.contains(transfer)) {
           return EndIf(true, Error(key, contract::MakeStatus(Reason::kTransferFailed, "no KV")));
+        }
+        if (plane_.withdrawn.contains(transfer)) {
+          return EndIf(true, {.key = key, .reason = EndReason::kCancelled});
         }
         if (!plane_.complete.contains(transfer)) return false;
         Emit(leg, 1 + leg.emitted);

@@ -349,6 +349,109 @@ TEST_F(DispatcherTest, ThePrefillRankMayGoOnceTheDecodeRankHasSpoken) {
   ExpectQuiet();
 }
 
+// The frame that tells the prefill rank that its blocks may go can get lost with its connection:
+// the rank's error then came seconds later and ended a healthy reply.
+TEST_F(DispatcherTest, ThePrefillRankMayFailOnceTheDecodeRankHasSpoken) {
+  for (const EndReason late : {EndReason::kError, EndReason::kCancelled}) {
+    links_.clear();
+    dispatcher_.OnLost({1 + 2 * submitted_}, "next round");
+    dispatcher_.OnLost({2 + 2 * submitted_}, "next round");
+    const std::uint64_t prefill = 1 + 2 * (submitted_ + 1);
+    const std::uint64_t decode = prefill + 1;
+    Attach(prefill, Role::kPrefill);
+    Attach(decode, Role::kDecode);
+    const std::uint64_t number = Submit();
+    Token(prefill, Key(number), 0);
+    Token(decode, Key(number), 1);
+    Ended(prefill, Key(number), late, 1,
+          late == EndReason::kError ? contract::MakeStatus(Reason::kTransferFailed, "lease")
+                                    : absl::OkStatus());
+    EXPECT_THAT(sink_.endings, testing::SizeIs(number - 1)) << "the decode rank needs it no more";
+    Token(decode, Key(number), 2);
+    Ended(decode, Key(number), EndReason::kStop, 2);
+    EXPECT_TRUE(EndingOf(number).status.ok()) << EndingOf(number).status;
+    EXPECT_EQ(EndingOf(number).tokens, 3u);
+    ExpectQuiet();
+  }
+}
+
+// The prefill rank withdraws a transfer that is under way when the reply ends with its first token;
+// the decode rank's word of it sometimes came first, and failed a request that was answered.
+TEST_F(DispatcherTest, AFailedTransferWaitsForThePrefillRanksWord) {
+  MemoryLink& prefill = Attach(1, Role::kPrefill);
+  Attach(2, Role::kDecode);
+  MemoryLink& other = Attach(3, Role::kDecode);
+  const auto fail = [this](std::uint64_t number) {
+    Ended(2, Key(number), EndReason::kError, 0,
+          contract::MakeStatus(Reason::kTransferFailed, "the sender gave up"));
+  };
+  fail(Submit());
+  EXPECT_THAT(sink_.endings, IsEmpty());
+  Token(1, Key(1), 0);
+  Ended(1, Key(1), EndReason::kStop, 1);
+  EXPECT_TRUE(EndingOf(1).status.ok()) << EndingOf(1).status;
+
+  Submit();  // also between the prefill rank's token and its end, and when the reservation gave up
+  Token(1, Key(2), 0);
+  Ended(2, Key(2), EndReason::kCancelled, 0);
+  EXPECT_FALSE(sink_.endings.contains(2));
+  Ended(1, Key(2), EndReason::kLength, 1);
+  EXPECT_TRUE(EndingOf(2).status.ok()) << EndingOf(2).status;
+
+  fail(Submit());  // handed over to nobody
+  Token(1, Key(3), 0);
+  Ended(1, Key(3), EndReason::kHandedOver, 1);
+  EXPECT_EQ(ReasonOf(3), Reason::kTransferFailed);
+
+  fail(Submit());  // the prefill rank says at once that the transfer failed: on to another one
+  Ended(1, Key(4), EndReason::kError, 0, contract::MakeStatus(Reason::kTransferFailed, "lost"));
+  ASSERT_EQ(other.All<StartFrame>().size(), 1u);
+  EXPECT_EQ(other.All<StartFrame>()[0].key, Key(4, 2));
+  EXPECT_EQ(prefill.All<StartFrame>().back().key, Key(4, 2));
+  dispatcher_.Cancel({kRouter, 4});
+  Ended(1, Key(4, 2), EndReason::kCancelled, 0);
+  Ended(3, Key(4, 2), EndReason::kCancelled, 0);
+  ExpectQuiet();
+  EXPECT_EQ(dispatcher_.counts().stale_frames_total, 0u);
+}
+
+TEST_F(DispatcherTest, ThePrefillRanksWordIsNotAwaitedForEver) {
+  Attach(1, Role::kPrefill);
+  Attach(2, Role::kDecode);
+  MemoryLink& other = Attach(3, Role::kDecode);
+  Submit();
+  Ended(2, Key(1), EndReason::kError, 0, contract::MakeStatus(Reason::kTransferFailed, "lease"));
+  clock_.Advance(absl::Milliseconds(2999));
+  dispatcher_.Tick();
+  EXPECT_THAT(other.frames, IsEmpty());
+  clock_.Advance(absl::Milliseconds(1));
+  dispatcher_.Tick();
+  ASSERT_EQ(other.All<StartFrame>().size(), 1u);
+  EXPECT_EQ(other.All<StartFrame>()[0].key, Key(1, 2));
+  Ended(3, Key(1, 2), EndReason::kError, 0, contract::MakeStatus(Reason::kTransferFailed, "again"));
+  dispatcher_.OnLost({1}, "gone");
+  EXPECT_EQ(ReasonOf(1), Reason::kWorkerLost) << "the prefill rank's end is its word too";
+  ExpectQuiet();
+}
+
+// The queue was ordered by request number, which is drawn before a client comes.
+TEST_F(DispatcherTest, TheQueueIsInTheOrderOfSubmission) {
+  MemoryLink& link = Attach(1, Role::kMixed, 1);
+  for (const std::uint64_t number : {9, 7, 8, 3}) {
+    submitted_ = number - 1;
+    Submit();
+    clock_.Advance(absl::Seconds(10));
+  }
+  EXPECT_EQ(dispatcher_.counts().waiting, 3u);
+  dispatcher_.Tick();
+  EXPECT_THAT(sink_.endings, testing::ElementsAre(testing::Key(7)))
+      << "30 s are over for the first that waits, whatever the numbers of the others";
+  EXPECT_EQ(ReasonOf(7), Reason::kQueueFull);
+  Token(1, Key(9), 0);
+  Ended(1, Key(9), EndReason::kStop, 1);
+  EXPECT_EQ(link.All<StartFrame>().back().key, Key(8));
+}
+
 TEST_F(DispatcherTest, WaitsForRoomFirstComeFirstServed) {
   MemoryLink& link = Attach(1, Role::kMixed, 1);
   Submit();
@@ -425,6 +528,31 @@ TEST_F(DispatcherTest, AWorkerThatNeverEndsALegIsNotWaitedForForEver) {
   ExpectQuiet();
   Ended(1, Key(1), EndReason::kCancelled, 0);
   EXPECT_EQ(dispatcher_.counts().stale_frames_total, 1u);
+}
+
+// Nothing else may happen for a long time: those who wait must start when Tick makes room.
+TEST_F(DispatcherTest, TickStartsWhatItMadeRoomFor) {
+  MemoryLink& link = Attach(1, Role::kMixed, 1);
+  Submit();
+  dispatcher_.Cancel({kRouter, 1});
+  Submit();
+  EXPECT_EQ(dispatcher_.counts().waiting, 1u);
+  clock_.Advance(absl::Seconds(10));
+  dispatcher_.Tick();  // the worker never ended the first one
+  EXPECT_EQ(link.All<StartFrame>().back().key, Key(2));
+  Token(1, Key(2), 0);
+  Ended(1, Key(2), EndReason::kStop, 1);
+
+  MemoryLink& large = Attach(2, Role::kMixed);
+  dispatcher_.OnLost({1}, "gone");
+  Submit({.prompt_tokens = 30'000});
+  Submit({.prompt_tokens = 40'000, .wait = absl::Seconds(1)});  // does not fit beside it
+  Submit();
+  EXPECT_EQ(dispatcher_.counts().waiting, 2u);
+  clock_.Advance(absl::Seconds(1));
+  dispatcher_.Tick();
+  EXPECT_EQ(ReasonOf(4), Reason::kDeadlineExceeded);
+  EXPECT_EQ(large.All<StartFrame>().back().key, Key(5)) << "nobody is before it any more";
 }
 
 TEST_F(DispatcherTest, ASinkWithoutRoomEndsItsRequestOnly) {

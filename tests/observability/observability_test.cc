@@ -1,9 +1,16 @@
 // Clock and metrics.
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <array>
 #include <fstream>
 #include <sstream>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "observability/base/clock.h"
 #include "observability/base/status_macros.h"
@@ -81,6 +88,43 @@ TEST(Metrics, PageSaysWhichAddressIsTaken) {
   EXPECT_NE(second.status().message().find((*page)->address()), absl::string_view::npos);
   EXPECT_EQ(metrics::Page::Serve(registry, "nowhere").status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+// A connection to this machine that is there, and says nothing. -1 if there is none.
+int ConnectTo(const std::string& address) {
+  const int connection = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in to{};
+  to.sin_family = AF_INET;
+  to.sin_port =
+      htons(static_cast<std::uint16_t>(std::stoi(address.substr(address.rfind(':') + 1))));
+  to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (connect(connection, reinterpret_cast<const sockaddr*>(&to), sizeof(to)) == 0) {
+    return connection;
+  }
+  close(connection);
+  return -1;
+}
+
+// Two connections that said nothing kept the page from everybody for as long as they stayed.
+TEST(Metrics, IdleConnectionsDoNotBlockThePage) {
+  metrics::Registry registry;
+  const metrics::WorkerMetrics worker(registry, {.version = "1", .component = "worker"});
+  auto page = metrics::Page::Serve(registry, "127.0.0.1:0");
+  ASSERT_TRUE(page.ok()) << page.status();
+  std::vector<int> idle(12);  // more than there are threads
+  for (int& connection : idle) ASSERT_GE(connection = ConnectTo((*page)->address()), 0);
+  const int scraper = ConnectTo((*page)->address());
+  ASSERT_GE(scraper, 0);
+  const std::string question = "GET /metrics HTTP/1.0\r\n\r\n";
+  ASSERT_EQ(write(scraper, question.data(), question.size()),
+            static_cast<ssize_t>(question.size()));
+  pollfd answer{.fd = scraper, .events = POLLIN, .revents = 0};
+  EXPECT_EQ(poll(&answer, 1, 20'000), 1);
+  std::array<char, 12> head{};
+  ASSERT_EQ(read(scraper, head.data(), head.size()), static_cast<ssize_t>(head.size()));
+  EXPECT_EQ(std::string_view(head.data(), head.size()), "HTTP/1.1 200");
+  close(scraper);
+  for (const int connection : idle) close(connection);
 }
 
 }  // namespace

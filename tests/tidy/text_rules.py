@@ -27,7 +27,7 @@ TESTS = [
 # Rule -> the places where it is right, with the reason.
 EXCEPTIONS = {
     r"\bgetenv\(": ("tools/cli/", "worker/kv_transfer/ucx"),  # NO_COLOR; UCX's own settings
-    r"\bstd::(?:cout|cerr)\b": ("tools/cli/", "router/main.cc", "worker/main.cc", "kernels/bench/",
+    r"\bstd::(?:cout|cerr)\b": ("tools/cli/", "observability/process/", "router/main.cc", "worker/main.cc", "kernels/bench/",
                                 "worker/kv_transfer/bench/", "tests/"),
 }
 SPEAKS_OF_THE_RULES = ("tests/tidy/",)

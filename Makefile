@@ -30,7 +30,7 @@ lint: ## formatting, sizes, include rules, banned calls
 	@tools/setup/install.sh build test
 	@python3 tests/tidy/tidy.py
 
-format: ## rewrite the sources as clang-format wants them
+format: ## rewrite the sources as clang-format and rustfmt want them
 	@tools/setup/install.sh test
 	@python3 tests/tidy/tidy.py --fix-format
 

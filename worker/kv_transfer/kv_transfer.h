@@ -40,8 +40,9 @@ inline constexpr std::uint32_t kTransferBlocksMax =
 static_assert(contract::kContextTokensMax % contract::kBlockTokens == 0);
 
 struct TransferLimits {
-  std::uint32_t transfers_max = 256;      // begun and not ended, sending and receiving together
-  std::uint32_t offers_parked_max = 256;  // offers of peers whose Expect has not come yet
+  std::uint32_t transfers_max = 256;  // begun and not ended, sending and receiving together
+  // Offers whose Expect has not come yet; shared fairly among the peers that they name.
+  std::uint32_t offers_parked_max = 256;
   std::size_t block_bytes = 0;  // exact size of every block; peers with another size are refused
   std::size_t manifest_bytes_max = 4096;     // at most 4096
   absl::Duration lease = absl::Seconds(30);  // longest life of a transfer without progress

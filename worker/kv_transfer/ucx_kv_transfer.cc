@@ -17,7 +17,7 @@ constexpr int kSpinRounds = 200;
 // connections.
 constexpr absl::Duration kIdleWait = absl::Milliseconds(50);
 // A busy one looks at them after this many rounds.
-constexpr int kTickRounds = 64;
+constexpr unsigned kTickRounds = 64;
 // What the destructor grants to the last frames.
 constexpr absl::Duration kFarewellLimit = absl::Milliseconds(200);
 
@@ -105,9 +105,9 @@ void UcxKvTransfer::WakeIfEvents() {
 
 void UcxKvTransfer::Run() {
   int idle_rounds = 0;
-  for (int round = 0; !stopping_; round++) {
+  for (unsigned round = 0; !stopping_; round = (round + 1) % kTickRounds) {
     bool busy = worker_->Progress();
-    if (idle_rounds == 0 && round % kTickRounds == 0) Tick();
+    if (idle_rounds == 0 && round == 0) Tick();
     busy |= CarryOutActions();
     busy |= SendNextBlock();
     WakeIfEvents();

@@ -4,10 +4,14 @@
 // traffic and sleeps otherwise. Callers touch only the table of transfers, under a mutex that is
 // never held over I/O.
 //
-// Data-plane messages are neither encrypted nor authenticated: whoever reaches the worker address
-// is trusted as far as the ids it knows. Frames name transfers by random 64-bit ids that the router
-// hands out over its own channel, and blocks by number; a stranger's frames are dropped and
-// counted.
+// Data-plane messages are neither encrypted nor authenticated: the network between ranks must be
+// private. Frames name transfers by random 64-bit ids that the router hands out over its own
+// channel, and blocks by number, so a stranger can neither write memory nor end a transfer by
+// sending frames: those are dropped and counted. But an offer may come before its Expect, and then
+// nothing tells a stranger's from a peer's. It is parked for a lease; a stranger that invents
+// enough peers can so take the places of all others (RESOURCE_EXHAUSTED), and push ended ids out of
+// memory. Refusing it connects to the address that it names, whose bytes only UCX can check, and
+// UCX trusts whoever speaks to it.
 #pragma once
 
 #include <atomic>

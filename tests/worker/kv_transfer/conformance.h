@@ -88,6 +88,8 @@ class BlockMemory {
   std::vector<std::byte> bytes_;
 };
 
+void ExpectFailed(const TransferEvent& event, absl::StatusCode code);
+
 class KvTransferConformance : public testing::TestWithParam<FabricMaker> {
  protected:
   static constexpr std::size_t kBlockBytes = 40'960;
@@ -115,6 +117,8 @@ class KvTransferConformance : public testing::TestWithParam<FabricMaker> {
   // Polls all ranks until `done`, at most half a minute.
   void Until(const std::function<bool()>& done);
   void UntilEnded(contract::TransferId id, Rank& a, Rank& b);
+  // Until `rank`'s transfer has failed, with `code`.
+  void UntilFailed(Rank& rank, contract::TransferId id, absl::StatusCode code);
   // Lets lease after lease pass: what is still on its way when the first one passes renews it.
   void UntilLeaseEnds(Rank& rank, contract::TransferId id);
   // Polls until `marker`, a transfer of its own that is begun after all that is under way from

@@ -59,6 +59,11 @@ TransferLimits KvTransferConformance::Limits() {
   return {.block_bytes = kBlockBytes, .lease = absl::Seconds(30)};
 }
 
+void ExpectFailed(const TransferEvent& event, absl::StatusCode code) {
+  EXPECT_EQ(event.kind, TransferEventKind::kFailed);
+  EXPECT_EQ(event.status.code(), code) << event.status;
+}
+
 Rank& KvTransferConformance::NewRank(const TransferLimits& limits) {
   ranks_.push_back(std::make_unique<Rank>(fabric_->NewEndpoint(limits, clock_, [this] {
     const std::lock_guard lock(mutex_);
@@ -138,6 +143,11 @@ void KvTransferConformance::Until(const std::function<bool()>& done) {
 
 void KvTransferConformance::UntilEnded(TransferId id, Rank& a, Rank& b) {
   Until([&] { return a.Ended(id) && b.Ended(id); });
+}
+
+void KvTransferConformance::UntilFailed(Rank& rank, TransferId id, absl::StatusCode code) {
+  Until([&] { return rank.Ended(id); });
+  ExpectFailed(rank.EventOf(id), code);
 }
 
 void KvTransferConformance::UntilLeaseEnds(Rank& rank, TransferId id) {

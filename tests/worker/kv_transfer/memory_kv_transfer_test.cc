@@ -70,8 +70,7 @@ TEST_P(MemoryFaults, DropPeerWhileABlockArrives) {
   Step();  // decode has the offer
   Step();  // prefill may send, decode begins to fetch
   hub().DropPeer(prefill.address());
-  Until([&] { return decode.Ended(id); });
-  EXPECT_EQ(CodeOf(decode, id), absl::StatusCode::kUnavailable);
+  UntilFailed(decode, id, absl::StatusCode::kUnavailable);
   prefill.Destroy();
 }
 
@@ -97,8 +96,7 @@ TEST_P(MemoryFaults, RefusedOffersFailTheSender) {
   const TransferId id = NextId(), next = NextId();
   hub().RefuseOffers(decode.address(), absl::ResourceExhaustedError("no blocks are free"));
   SendAll(prefill, decode, id, source_, 3);
-  Until([&] { return prefill.Ended(id); });
-  EXPECT_EQ(CodeOf(prefill, id), absl::StatusCode::kResourceExhausted);
+  UntilFailed(prefill, id, absl::StatusCode::kResourceExhausted);
   hub().RefuseOffers(decode.address(), absl::OkStatus());
   Expect(decode, next, sink_);
   SendAll(prefill, decode, next, source_, 3);

@@ -306,6 +306,44 @@ TEST_F(TransferTableTest, ParkedOfferOutlivesNoLease) {
   EXPECT_EQ(table_.Expect(kId, sink_.Blocks(), now_).code(), absl::StatusCode::kAlreadyExists);
 }
 
+// Offers of invented ids took all places for a lease, and those of other peers were refused.
+TEST(ParkedOffers, AFloodOfOnePeerCostsTheOthersNothing) {
+  constexpr std::uint64_t kGenuine = 1'000'000;
+  TransferTable table({.offers_parked_max = 4, .block_bytes = kBlockBytes}, "here");
+  const auto offer = [&](std::uint64_t id, const std::string& peer) {
+    const OfferFrame frame{.id = {id}, .block_bytes = kBlockBytes, .reply_address = peer};
+    table.OnFrame(BytesOf(EncodeFrame(frame)), absl::ZeroDuration());
+  };
+  const auto refused = [&] {
+    std::vector<std::string> peers;
+    for (const Action& action : table.TakeActions()) {
+      peers.push_back(std::get<SendFrame>(action).peer);
+    }
+    return peers;
+  };
+  using Peers = std::vector<std::string>;
+  for (std::uint64_t id = 1; id <= 4; ++id) offer(id, "flood");
+  EXPECT_EQ(refused(), Peers{});
+  offer(5, "flood");
+  EXPECT_EQ(refused(), Peers{"flood"});
+  offer(kGenuine, "one");
+  offer(kGenuine + 1, "two");
+  EXPECT_EQ(refused(), Peers({"flood", "flood"})) << "it makes room";
+  for (std::uint64_t id = 6; id <= 100; ++id) offer(id, "flood");
+  EXPECT_EQ(refused(), Peers(95, "flood")) << "and gets no more";
+  offer(kGenuine + 2, "three");
+  EXPECT_EQ(refused(), Peers{"flood"});
+  offer(kGenuine + 3, "four");
+  EXPECT_EQ(refused(), Peers{"four"}) << "one place each";
+
+  BlockMemory sink(1, kBlockBytes, 0);
+  for (std::uint64_t id = kGenuine; id < kGenuine + 3; ++id) {
+    EXPECT_EQ(table.Expect({id}, sink.Blocks(), absl::ZeroDuration()), absl::OkStatus());
+  }
+  EXPECT_EQ(refused(), Peers({"one", "two", "three"})) << "these are answers: ready";
+  EXPECT_TRUE(table.TakeEvents().empty());
+}
+
 TEST_F(TransferTableTest, PeerLostWithAParkedOfferFailsTheLateExpect) {
   HearOffer();
   table_.OnPeerLost(kPeer, absl::UnavailableError("gone"), now_);

@@ -2,8 +2,15 @@
 // anything is allocated.
 //
 // A frame is a 16-byte head, a body of its kind, and a checksum of both (all little-endian):
-//   0  u32 magic   4  u8 kind   5  u8 version   6  u16 zero   8  u64 transfer id   16  body   n-8
-//   u64 checksum
+//
+//   offset   0: u32 magic
+//            4: u8  kind
+//            5: u8  version
+//            6: u16 zero
+//            8: u64 transfer id
+//           16: body
+//          n-8: u64 checksum
+//
 // Frames name transfers by id and blocks by number; no frame carries a memory address.
 #pragma once
 

@@ -18,6 +18,11 @@ std::string_view MessageOf(const absl::Status& status) {
   return {status.message().data(), status.message().size()};
 }
 
+absl::Status ParkedOut(const TransferLimits& limits) {
+  return absl::ResourceExhaustedError(fmt::format(
+      "KV transfer: {} offers are parked at the receiver, the limit", limits.offers_parked_max));
+}
+
 }  // namespace
 
 IncomingTransfers::IncomingTransfers(const TransferLimits& limits, Outbox& outbox)
@@ -95,16 +100,33 @@ void IncomingTransfers::OnOffer(const OfferFrame& offer, absl::Duration now) {
     }
     return;
   }
-  if (fits.ok() && parked_.size() < limits_.offers_parked_max) {
-    parked_[offer.id] = {.peer = offer.reply_address, .deadline = now + limits_.lease};
-    return;
-  }
+  if (fits.ok() && !MakeRoomFor(offer.reply_address)) fits = ParkedOut(limits_);
   if (fits.ok()) {
-    fits = absl::ResourceExhaustedError(fmt::format(
-        "KV transfer: {} offers are parked at the receiver, the limit", limits_.offers_parked_max));
+    parked_[offer.id] = {.peer = offer.reply_address, .deadline = now + limits_.lease};
+  } else {
+    RefuseUnexpected(offer.id, offer.reply_address, fits);
   }
-  Refuse(offer.id, offer.reply_address, fits);
-  ended_.Remember(offer.id, {.status = fits});
+}
+
+// When all places are taken, the peer that holds most of them gives its latest one up, unless that
+// only turned the tables: a peer that floods this one costs the others nothing.
+bool IncomingTransfers::MakeRoomFor(const std::string& peer) {
+  if (parked_.size() < limits_.offers_parked_max) return true;
+  std::map<std::string, std::size_t> places;
+  for (const auto& [id, offer] : parked_) ++places[offer.peer];
+  const std::size_t own = places[peer];
+  const auto most = std::ranges::max_element(places, {}, [](const auto& of) { return of.second; });
+  if (most->second <= own + 1) return false;
+  auto latest = parked_.end();
+  for (auto entry = parked_.begin(); entry != parked_.end(); ++entry) {
+    if (entry->second.peer != most->first) continue;
+    if (latest == parked_.end() || entry->second.deadline >= latest->second.deadline) {
+      latest = entry;
+    }
+  }
+  RefuseUnexpected(latest->first, latest->second.peer, ParkedOut(limits_));
+  parked_.erase(latest);
+  return true;
 }
 
 absl::Status IncomingTransfers::CheckOffer(const OfferFrame& offer) const {
@@ -132,6 +154,13 @@ void IncomingTransfers::Accept(TransferId id, Transfer& transfer, std::string pe
 
 void IncomingTransfers::Refuse(TransferId id, const std::string& peer, const absl::Status& why) {
   outbox_.actions.push_back(SendFrame{peer, EncodeFrame(FailedFrame{.id = id, .status = why})});
+}
+
+// Of an offer that no Expect has asked for: one that comes later fails with `why`.
+void IncomingTransfers::RefuseUnexpected(TransferId id, const std::string& peer,
+                                         const absl::Status& why) {
+  Refuse(id, peer, why);
+  ended_.Remember(id, {.status = why});
 }
 
 void IncomingTransfers::OnWithdrawn(const WithdrawnFrame& withdrawn, absl::Duration now) {
@@ -330,9 +359,7 @@ void IncomingTransfers::OnTick(absl::Duration now) {
   for (auto next = parked_.begin(); next != parked_.end();) {
     const auto entry = next++;
     if (entry->second.deadline > now) continue;
-    const absl::Status lease_out = LeaseRanOut(limits_);
-    Refuse(entry->first, entry->second.peer, lease_out);
-    ended_.Remember(entry->first, {.status = lease_out});
+    RefuseUnexpected(entry->first, entry->second.peer, LeaseRanOut(limits_));
     parked_.erase(entry);
   }
 }

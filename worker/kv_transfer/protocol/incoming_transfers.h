@@ -1,8 +1,12 @@
 // The receiving half of the KV transfer protocol: a state machine without threads, clocks or I/O.
 //
-//   offer ---------> parked --Expect--> open --blocks, closing frame--> verified: kReceived
-//   Expect -> expected --offer--------> open --lease, cancel, damage--> given up: kFailed, once no
-//   block is in flight
+//   offer --> parked ----Expect--> open ----blocks and closing frame---> verified: kReceived
+//   Expect -> expected --offer---> open ----lease, cancel, damage------> given up
+//   parked ----lease, withdrawn, peer lost, no room----> refused: a later Expect fails at once
+//   given up --no block in flight--> kFailed
+//
+// Places for parked offers are shared fairly among the peers that they name. Nothing vouches for an
+// offer, its peer included, before Expect has named its id.
 //
 // Not thread-safe. `now` is any monotonic time; it never goes backwards.
 #pragma once
@@ -75,6 +79,8 @@ class IncomingTransfers {
 
   absl::Status CheckBlocks(const std::vector<std::span<std::byte>>& blocks) const;
   absl::Status CheckOffer(const OfferFrame& offer) const;
+  bool MakeRoomFor(const std::string& peer);
+  void RefuseUnexpected(contract::TransferId id, const std::string& peer, const absl::Status& why);
   void Accept(contract::TransferId id, Transfer& transfer, std::string peer, absl::Duration now);
   void Refuse(contract::TransferId id, const std::string& peer, const absl::Status& why);
   void CompleteIfAllHere(Transfers::iterator entry, absl::Duration now);

@@ -1,8 +1,7 @@
 // The sending half of the KV transfer protocol: a state machine without threads, clocks or I/O.
 //
-//   Send -> offered --ready--> open --all blocks and the closing part gone--> closed --handed
-//   over--> kHandedOver any state --refused, lease, cancel, peer lost--> given up: kFailed, once no
-//   block is in flight
+//   Send -> offered --ready--> open --all blocks gone--> closed --handed over--> kHandedOver
+//   any of these --refused, lease, cancel, peer lost--> given up --no block in flight--> kFailed
 //
 // Not thread-safe. `now` is any monotonic time; it never goes backwards.
 #pragma once

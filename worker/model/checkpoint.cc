@@ -39,8 +39,9 @@ class Mapping {
     // Non-blocking: a FIFO in place of a file must not hang the start.
     const int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (file < 0) {
-      const std::string why = fmt::format("{}: {}", path.string(), std::strerror(errno));
-      return errno == ENOENT ? absl::NotFoundError(why) : absl::PermissionDeniedError(why);
+      const int error = errno;  // formatting may change it
+      const std::string why = fmt::format("{}: {}", path.string(), std::strerror(error));
+      return error == ENOENT ? absl::NotFoundError(why) : absl::PermissionDeniedError(why);
     }
     const auto close_file = absl::MakeCleanup([file] { close(file); });
     struct stat facts = {};
@@ -51,8 +52,9 @@ class Mapping {
     if (bytes == 0) return Mapping(nullptr, 0);
     void* address = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file, 0);
     if (address == MAP_FAILED) {
+      const int error = errno;
       return absl::ResourceExhaustedError(
-          fmt::format("{}: cannot map {} bytes: {}", path.string(), bytes, std::strerror(errno)));
+          fmt::format("{}: cannot map {} bytes: {}", path.string(), bytes, std::strerror(error)));
     }
     return Mapping(static_cast<const std::byte*>(address), bytes);
   }

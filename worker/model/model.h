@@ -68,7 +68,8 @@ struct ModelInfo {
   std::uint32_t vocabulary_size = 0;
   std::vector<std::int32_t> eos_token_ids;
   std::size_t kv_block_bytes = 0;
-  std::string arithmetic;  // version of docs/arithmetic.md, for example "baleen-bf16-1"
+  std::string arithmetic;              // version of docs/arithmetic.md, for example "baleen-bf16-1"
+  std::uint64_t checkpoint_bytes = 0;  // of all weight files
 };
 
 struct StepLimits {

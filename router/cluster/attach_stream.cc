@@ -125,7 +125,10 @@ void AttachStream::Send(RouterFrame frame) {
 }
 
 void AttachStream::Enqueue(v1::RouterMessage message) {
-  outgoing_bytes_ += message.ByteSizeLong();
+  const std::size_t bytes = message.ByteSizeLong();
+  overfull_ = overfull_ || outgoing_bytes_ + bytes > context_.send_queue_bytes_max;
+  if (overfull_) return;  // Tick ends the stream: the dispatcher must not hear of it from in here
+  outgoing_bytes_ += bytes;
   outgoing_.push_back(std::move(message));
   WriteNext();
 }
@@ -177,11 +180,11 @@ void AttachStream::Tick() {
         fmt::format("no Hello within {}", absl::FormatDuration(context_.hello_wait_max))));
   } else if (phase_ == Phase::kClosing && now > until_) {
     call_.TryCancel();
-  } else if (phase_ == Phase::kAttached && outgoing_bytes_ > context_.send_queue_bytes_max) {
+  } else if (phase_ == Phase::kAttached && overfull_) {
     context_.registry.Detach(*worker_, "it does not take its frames");
-    Close(
-        absl::ResourceExhaustedError(fmt::format("{} bytes of frames wait for the worker, limit {}",
-                                                 outgoing_bytes_, context_.send_queue_bytes_max)));
+    Close(absl::ResourceExhaustedError(
+        fmt::format("{} bytes of frames wait for the worker, another one exceeds the limit of {}",
+                    outgoing_bytes_, context_.send_queue_bytes_max)));
     call_.TryCancel();
   }
 }

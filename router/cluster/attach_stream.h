@@ -84,6 +84,7 @@ class AttachStream final : public WorkerLink {
   std::shared_ptr<const WorkerInfo> info_;
   std::deque<v1::RouterMessage> outgoing_;  // the first is being written
   std::size_t outgoing_bytes_ = 0;
+  bool overfull_ = false;  // a frame found no room: it and those after it are dropped
   bool writing_ = false;
   bool finishing_ = false;
   absl::Status close_status_;

@@ -11,8 +11,6 @@
 namespace baleen::router {
 namespace {
 
-// A worker's restart replaces one incarnation; a thousand restarts ago is long enough to remember.
-constexpr std::size_t kReplacedMax = 1024;
 constexpr std::size_t kEosTokensMax = 64;
 constexpr std::size_t kArithmeticBytesMax = 64;
 constexpr std::size_t kMetricsAddressBytesMax = 256;
@@ -108,7 +106,7 @@ absl::StatusOr<WorkerId> Registry::Attach(WorkerInfo info, std::uint32_t protoco
                     contract::kProtocolVersion));
   }
   BALEEN_RETURN_IF_ERROR(CheckWorkerInfo(info));
-  BALEEN_RETURN_IF_ERROR(CheckIncarnation(info));
+  BALEEN_RETURN_IF_ERROR(CheckName(info));
   BALEEN_RETURN_IF_ERROR(CheckModel(info));
   Replace(info);
   if (entries_.size() >= options_.workers_max) {
@@ -127,12 +125,18 @@ absl::StatusOr<WorkerId> Registry::Attach(WorkerInfo info, std::uint32_t protoco
   return id;
 }
 
-absl::Status Registry::CheckIncarnation(const WorkerInfo& info) const {
-  if (std::ranges::find(replaced_, std::pair{info.name, info.incarnation}) == replaced_.end()) {
-    return absl::OkStatus();
+absl::Status Registry::CheckName(const WorkerInfo& info) const {
+  const absl::Duration now = clock_.Monotonic();
+  for (const auto& [id, entry] : entries_) {
+    if (entry.info->name != info.name || entry.info->incarnation == info.incarnation) continue;
+    const absl::Duration silence = now - entry.heard;
+    if (entry.suspect || silence > options_.lease) continue;
+    return absl::AlreadyExistsError(fmt::format(
+        "another process is attached as worker {}, heard {} ms ago; it holds the name until its "
+        "stream ends or it is silent for {} ms",
+        info.name, absl::ToInt64Milliseconds(silence), absl::ToInt64Milliseconds(options_.lease)));
   }
-  return absl::AlreadyExistsError(
-      fmt::format("a newer incarnation of worker {} is or was attached", info.name));
+  return absl::OkStatus();
 }
 
 absl::Status Registry::CheckModel(const WorkerInfo& info) const {
@@ -170,11 +174,7 @@ void Registry::Replace(const WorkerInfo& info) {
   for (auto it = entries_.begin(); it != entries_.end();) {
     const auto& [id, entry] = *it++;
     if (entry.info->name != info.name) continue;
-    // The same incarnation dials again when its stream broke and this side has not noticed yet.
-    if (entry.info->incarnation != info.incarnation) {
-      replaced_.emplace_back(entry.info->name, entry.info->incarnation);
-      if (replaced_.size() > kReplacedMax) replaced_.pop_front();
-    }
+    // Its stream broke and this side has not noticed yet, or it has been silent for a lease.
     entry.link->Close(
         absl::AlreadyExistsError(fmt::format("worker {} has attached again", entry.info->name)));
     Lose(id, "it has attached again");
@@ -211,6 +211,12 @@ void Registry::Lose(WorkerId worker, std::string_view why) {
 void Registry::Tick() {
   const absl::Duration now = clock_.Monotonic();
   const absl::Duration lost_after = contract::kLeasesUntilLost * options_.lease;
+  if (now - ticked_ > options_.lease / 2) {
+    log::Warning("this process was stopped; workers get a fresh lease",
+                 {{"stopped_ms", absl::ToInt64Milliseconds(now - ticked_)}});
+    for (auto& [id, entry] : entries_) entry.heard = now;
+  }
+  ticked_ = now;
   for (auto it = entries_.begin(); it != entries_.end();) {
     auto& [id, entry] = *it++;
     const absl::Duration silence = now - entry.heard;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -41,11 +40,12 @@ class Registry {
 
   // All but view(): on the dispatch thread.
 
-  // Takes a worker in. `link` is borrowed until its worker is lost: by Detach, by a newer
-  // incarnation, or by Tick. A worker of the same name is replaced. FAILED_PRECONDITION: protocol
-  // version, a model that is not served here, or that differs from the other workers';
-  // INVALID_ARGUMENT: a field out of range; ALREADY_EXISTS: an incarnation that was replaced;
-  // RESOURCE_EXHAUSTED: workers_max.
+  // Takes a worker in. `link` is borrowed until its worker is lost: by Detach, by another Attach of
+  // its name, or by Tick. A name belongs to one process: the same incarnation may attach again at
+  // any time and replaces its old stream, another one once the name's holder has detached or is
+  // suspect. FAILED_PRECONDITION: protocol version, a model that is not served here, or that
+  // differs from the other workers'; INVALID_ARGUMENT: a field out of range; ALREADY_EXISTS: the
+  // name is held by a live process, try again; RESOURCE_EXHAUSTED: workers_max.
   absl::StatusOr<WorkerId> Attach(WorkerInfo info, std::uint32_t protocol_version,
                                   WorkerLink& link);
 
@@ -56,7 +56,8 @@ class Registry {
   void Detach(WorkerId worker, std::string_view why);
 
   // Silence longer than a lease makes a worker suspect; longer than three closes its link and loses
-  // it.
+  // it. To be called many times in a lease: when the latest Tick is half a lease ago, this process
+  // was stopped itself and has heard nobody, and all workers get a fresh lease.
   void Tick();
 
   std::uint32_t Attached(Role role) const;  // and not suspect
@@ -73,7 +74,7 @@ class Registry {
   };
 
   absl::Status CheckModel(const WorkerInfo& info) const;
-  absl::Status CheckIncarnation(const WorkerInfo& info) const;
+  absl::Status CheckName(const WorkerInfo& info) const;
   void Replace(const WorkerInfo& info);
   void Lose(WorkerId worker, std::string_view why);
   void Publish();
@@ -83,8 +84,7 @@ class Registry {
   Dispatcher& dispatcher_;
   std::map<WorkerId, Entry> entries_;
   std::uint64_t ids_given_ = 0;
-  // Names and incarnations that a newer one has replaced; the newest few.
-  std::deque<std::pair<std::string, std::uint64_t>> replaced_;
+  absl::Duration ticked_ = absl::InfiniteDuration();  // the latest Tick
 
   mutable std::mutex view_mutex_;
   std::shared_ptr<const ClusterView> view_;  // guarded by view_mutex_

@@ -5,6 +5,7 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <future>
@@ -29,12 +30,15 @@ constexpr std::chrono::seconds kPatience{30};
 
 class AttachServerTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    auto started = AttachServer::Start({}, {.router = kRouter,
-                                            .clock = clock_,
-                                            .registry = registry_,
-                                            .dispatcher = dispatcher_,
-                                            .metrics = metrics_});
+  void SetUp() override { Start({}); }
+
+  void Start(const AttachServerOptions& options) {
+    server_.reset();
+    auto started = AttachServer::Start(options, {.router = kRouter,
+                                                 .clock = clock_,
+                                                 .registry = registry_,
+                                                 .dispatcher = dispatcher_,
+                                                 .metrics = metrics_});
     ASSERT_TRUE(started.ok()) << started.status();
     server_ = *std::move(started);
   }
@@ -49,6 +53,16 @@ class AttachServerTest : public ::testing::Test {
       std::this_thread::yield();
     }
     return true;
+  }
+
+  // Time passes while the server runs: it publishes a view at each tick.
+  void Pass(absl::Duration time) {
+    constexpr absl::Duration kStep = absl::Milliseconds(200);
+    for (; time > absl::ZeroDuration(); time -= kStep) {
+      const auto before = registry_.view();
+      clock_.Advance(std::min(time, kStep));
+      EXPECT_TRUE(WaitFor([this, &before] { return registry_.view() != before; }));
+    }
   }
 
   ManualClock clock_;
@@ -122,26 +136,63 @@ TEST_F(AttachServerTest, SilenceInsteadOfHelloIsBounded) {
 TEST_F(AttachServerTest, ASilentWorkerIsLostAfterThreeLeases) {
   FakeWorker worker(Options(), plane_);
   ASSERT_TRUE(worker.WaitWelcome());
-  clock_.Advance(absl::Milliseconds(1500));
+  Pass(absl::Milliseconds(1500));
   EXPECT_TRUE(WaitFor([this] { return registry_.view()->workers.at(0).suspect; }));
-  clock_.Advance(absl::Milliseconds(1600));
+  Pass(absl::Milliseconds(1600));
   const grpc::Status end = worker.WaitEnd();
   EXPECT_EQ(end.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_THAT(end.error_message(), HasSubstr("silent for 3100 ms"));
   EXPECT_TRUE(WaitFor([this] { return registry_.view()->workers.empty(); }));
 }
 
-TEST_F(AttachServerTest, ANewIncarnationEndsTheOldStream) {
-  FakeWorker old_worker(Options(), plane_);
-  ASSERT_TRUE(old_worker.WaitWelcome());
+TEST_F(AttachServerTest, ANameIsFreeOnceItsHolderIsGoneOrSilent) {
+  FakeWorker first(Options(), plane_);
+  ASSERT_TRUE(first.WaitWelcome());
   FakeWorkerOptions options = Options();
   options.incarnation = 2;
-  FakeWorker new_worker(options, plane_);
-  EXPECT_TRUE(new_worker.WaitWelcome());
-  EXPECT_EQ(old_worker.WaitEnd().error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  {
+    FakeWorker second(options, plane_);
+    EXPECT_EQ(second.WaitEnd().error_code(), grpc::StatusCode::ALREADY_EXISTS);
+    EXPECT_EQ(registry_.view()->workers.at(0).info->incarnation, 1u);
+  }
+  Pass(absl::Milliseconds(1200));
+  FakeWorker second(options, plane_);
+  EXPECT_TRUE(second.WaitWelcome());
+  EXPECT_EQ(first.WaitEnd().error_code(), grpc::StatusCode::ALREADY_EXISTS);
   FakeWorker zombie(Options(), plane_);
   EXPECT_EQ(zombie.WaitEnd().error_code(), grpc::StatusCode::ALREADY_EXISTS);
   EXPECT_EQ(registry_.view()->workers.at(0).info->incarnation, 2u);
+  second.Kill();
+  ASSERT_TRUE(WaitFor([this] { return registry_.view()->workers.empty(); }));
+  FakeWorker again(Options(), plane_);
+  EXPECT_TRUE(again.WaitWelcome()) << "it was refused for ever";
+}
+
+// What waits was measured once in a tick: a burst between two could take any amount of memory.
+TEST_F(AttachServerTest, AFrameWithoutRoomEndsTheStream) {
+  Start({.send_queue_bytes_max = 1000});
+  FakeWorker worker(Options(), plane_);
+  ASSERT_TRUE(worker.WaitWelcome());
+  const auto submit = [this](std::uint64_t number, std::size_t prompt_tokens) {
+    server_->Submit({.id = {kRouter, number},
+                     .model = "nano",
+                     .prompt = std::make_shared<const TokenIds>(prompt_tokens, 5),
+                     .tokens_max = 5,
+                     .sink = &sink_});
+  };
+  submit(1, 500);
+  EXPECT_TRUE(worker.WaitFor([](const FakeWorker::State& s) { return s.starts.size() == 1; }));
+  submit(2, 1000);
+  submit(3, 10);  // frames are in order or not at all
+  worker.WaitEnd();
+  ASSERT_TRUE(WaitFor([this] { return registry_.view()->workers.empty(); }));
+  EXPECT_EQ(worker.state().starts.size(), 1u);
+  server_.reset();
+  EXPECT_TRUE(sink_.endings.at(1).status.ok()) << sink_.endings.at(1).status;
+  EXPECT_EQ(contract::ReasonOf(sink_.endings.at(2).status), contract::Reason::kWorkerLost);
+  EXPECT_THAT(std::string(sink_.endings.at(2).status.message()),
+              HasSubstr("it does not take its frames"));
+  EXPECT_TRUE(sink_.endings.contains(3));
 }
 
 struct FrameCase {

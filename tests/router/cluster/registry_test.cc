@@ -34,6 +34,17 @@ class RegistryTest : public ::testing::Test {
                         .sink = &sink_});
   }
 
+  // Time passes while the router runs. Ends with a Tick.
+  void Pass(absl::Duration time) {
+    constexpr absl::Duration kTick = absl::Milliseconds(250);
+    for (; time > kTick; time -= kTick) {
+      clock_.Advance(kTick);
+      registry_.Tick();
+    }
+    clock_.Advance(time);
+    registry_.Tick();
+  }
+
   ManualClock clock_;
   MemorySink sink_;
   Dispatcher dispatcher_{{}, clock_, [] { return std::uint64_t{1}; }};
@@ -144,7 +155,32 @@ TEST_F(RegistryTest, WorkersAreBounded) {
   EXPECT_EQ(registry_.Attached(Role::kDecode), 3u);
 }
 
-TEST_F(RegistryTest, ANewIncarnationReplacesTheOldAndItsRequestsAreLost) {
+// Two processes of one name evicted each other, or the one that was first was refused for ever.
+TEST_F(RegistryTest, ANameBelongsToTheProcessThatLives) {
+  MemoryLink first_link;
+  MemoryLink second_link;
+  const WorkerInfo first = MakeWorkerInfo("mixed-0.0", Role::kMixed);
+  WorkerInfo second = first;
+  second.incarnation = 78;
+  const WorkerId first_id = *Attach(first, first_link);
+  clock_.Advance(absl::Milliseconds(1000));
+  const auto refused = Attach(second, second_link);
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(refused.status().message()),
+              HasSubstr("another process is attached as worker mixed-0.0, heard 1000 ms ago"));
+  EXPECT_FALSE(first_link.closed.has_value()) << "the running one is left alone";
+  EXPECT_TRUE(registry_.Heard(first_id));
+
+  // A restarted worker gets in as soon as the old stream is gone; and so does the first again.
+  registry_.Detach(first_id, "its stream has ended");
+  const auto second_id = Attach(second, second_link);
+  ASSERT_TRUE(second_id.ok()) << second_id.status();
+  EXPECT_EQ(Attach(first, first_link).status().code(), absl::StatusCode::kAlreadyExists);
+  registry_.Detach(*second_id, "its stream has ended");
+  EXPECT_TRUE(Attach(first, first_link).ok());
+}
+
+TEST_F(RegistryTest, ANewIncarnationReplacesASilentOneAndItsRequestsAreLost) {
   MemoryLink old_link;
   MemoryLink new_link;
   WorkerInfo info = MakeWorkerInfo("mixed-0.0", Role::kMixed);
@@ -152,6 +188,7 @@ TEST_F(RegistryTest, ANewIncarnationReplacesTheOldAndItsRequestsAreLost) {
   Submit();
   dispatcher_.OnTokens(old_id, {{.key = {{9, 1}, 1}, .sequence = 0, .token = {.id = 5}}});
 
+  clock_.Advance(absl::Milliseconds(1001));
   WorkerInfo next = info;
   next.incarnation = 78;
   const auto new_id = Attach(next, new_link);
@@ -187,6 +224,7 @@ TEST_F(RegistryTest, AReplacedWorkerMayComeBackWithOtherWeights) {
   MemoryLink second;
   WorkerInfo info = MakeWorkerInfo("mixed-0.0", Role::kMixed);
   ASSERT_TRUE(Attach(info, first).ok());
+  clock_.Advance(absl::Milliseconds(1001));
   info.incarnation = 78;
   info.model.digest = std::string(64, 'c');
   EXPECT_TRUE(Attach(info, second).ok()) << "it differs from nobody who stays";
@@ -195,11 +233,9 @@ TEST_F(RegistryTest, AReplacedWorkerMayComeBackWithOtherWeights) {
 TEST_F(RegistryTest, SilenceMakesSuspectThenLost) {
   MemoryLink link;
   const WorkerId id = *Attach(MakeWorkerInfo("mixed-0.0", Role::kMixed), link);
-  clock_.Advance(absl::Milliseconds(1000));
-  registry_.Tick();
+  Pass(absl::Milliseconds(1000));
   EXPECT_FALSE(registry_.view()->workers[0].suspect);
-  clock_.Advance(absl::Milliseconds(1));
-  registry_.Tick();
+  Pass(absl::Milliseconds(1));
   EXPECT_TRUE(registry_.view()->workers[0].suspect);
   EXPECT_EQ(registry_.Attached(Role::kMixed), 0u);
   Submit();
@@ -209,14 +245,33 @@ TEST_F(RegistryTest, SilenceMakesSuspectThenLost) {
   EXPECT_FALSE(registry_.view()->workers[0].suspect);
   EXPECT_EQ(link.frames.size(), 1u);
 
-  clock_.Advance(absl::Milliseconds(3001));
-  registry_.Tick();
+  Pass(absl::Milliseconds(3001));
   EXPECT_THAT(registry_.view()->workers, IsEmpty());
   ASSERT_TRUE(link.closed.has_value());
   EXPECT_EQ(link.closed->code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(contract::ReasonOf(sink_.endings.at(1).status), contract::Reason::kWorkerLost);
   EXPECT_THAT(std::string(sink_.endings.at(1).status.message()), HasSubstr("silent for 3001 ms"));
   EXPECT_FALSE(registry_.Heard(id));
+}
+
+// A router that was stopped (SIGSTOP, a laptop's sleep) called its healthy workers lost when it
+// went on: it had heard nothing because it had not listened.
+TEST_F(RegistryTest, TheRoutersOwnSilenceIsNotTheWorkers) {
+  MemoryLink link;
+  const WorkerId id = *Attach(MakeWorkerInfo("mixed-0.0", Role::kMixed), link);
+  Submit();
+  registry_.Tick();
+  clock_.Advance(absl::Hours(1));
+  registry_.Tick();
+  ASSERT_EQ(registry_.view()->workers.size(), 1u);
+  EXPECT_FALSE(registry_.view()->workers[0].suspect);
+  EXPECT_FALSE(link.closed.has_value());
+  EXPECT_THAT(sink_.endings, IsEmpty());
+  Pass(absl::Milliseconds(1000));
+  EXPECT_FALSE(registry_.view()->workers[0].suspect) << "a fresh lease";
+  Pass(absl::Milliseconds(1));
+  EXPECT_TRUE(registry_.view()->workers[0].suspect) << "and no more than that";
+  EXPECT_TRUE(registry_.Heard(id));
 }
 
 TEST_F(RegistryTest, DetachLosesOnce) {

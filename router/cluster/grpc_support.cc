@@ -1,6 +1,7 @@
 #include "router/cluster/grpc_support.h"
 
 #include <fmt/format.h>
+#include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>
 
 #include <charconv>
@@ -57,6 +58,10 @@ void QuietGrpcLog() {
   gpr_set_log_function([](gpr_log_func_args* line) {
     log::Debug("grpc", {{"message", std::string_view(line->message)}});
   });
+  google::protobuf::SetLogHandler(
+      [](google::protobuf::LogLevel, const char*, int, const std::string& message) {
+        log::Debug("protobuf", {{"message", message}});
+      });
 }
 
 }  // namespace baleen::router

@@ -20,8 +20,8 @@ void LimitServer(grpc::ServerBuilder& builder);
 // "host:port" split at the last colon. INVALID_ARGUMENT names `what` and the address.
 absl::StatusOr<std::string> HostOf(const std::string& what, const std::string& address);
 
-// gRPC's own log lines go to observability/base/log.h, at debug level: what matters is in the
-// statuses.
+// gRPC's own log lines, and those of its messages' parser, go to observability/base/log.h, at debug
+// level: what matters is in the statuses, and a client must not be able to write lines here.
 void QuietGrpcLog();
 
 }  // namespace baleen::router

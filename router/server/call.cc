@@ -58,6 +58,13 @@ void Call::OnDone() {
   OnGone();
 }
 
+void Call::LimitFinish() { finish_until_ = parts_.clock.Monotonic() + context_.finish_wait_max; }
+
+void Call::Tick() {
+  // The call would stay, with its place in admission, for as long as the client likes.
+  if (!over_ && parts_.clock.Monotonic() > finish_until_) server_context_.TryCancel();
+}
+
 bool Call::SubmitText(const ModelText& model, PromptSource source) {
   return context_.text_pool.Submit([&context = context_, &model, number = number_, gone = gone_,
                                     source = std::move(source)]() mutable {
@@ -159,6 +166,7 @@ std::string UnaryCall::ListModels() const {
 
 void UnaryCall::Finish(const absl::StatusOr<std::string>& response) {
   Begin();
+  LimitFinish();
   if (response.ok()) {
     writer_.Finish(ToBuffer(*response), grpc::Status::OK, &finished_);
     return;

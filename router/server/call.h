@@ -77,8 +77,8 @@ class Call {
   virtual void OnPrompt(absl::StatusOr<Prompt> prompt) = 0;
   // From dispatch.
   virtual void OnReply(Reply) {}
-  // Every few tens of milliseconds.
-  virtual void Tick() {}
+  // Every few tens of milliseconds: gives up a client that does not take the end of its call.
+  void Tick();
 
  protected:
   Call(const CallContext& context, Method method);
@@ -107,6 +107,9 @@ class Call {
   void SetOver() { over_ = true; }
   bool is_over() const { return over_; }
 
+  // The call is ending: the client has finish_wait_max from now to take what is to be written next.
+  void LimitFinish();
+
   const CallContext& context_;
   const ServerParts& parts_;
 
@@ -120,6 +123,7 @@ class Call {
   Tag done_;
   grpc::ServerContext server_context_;
   grpc::ByteBuffer request_;
+  absl::Duration finish_until_ = absl::InfiniteDuration();
   int operations_ = 1;  // being called
   bool over_ = false;
   std::shared_ptr<std::atomic<bool>> gone_;

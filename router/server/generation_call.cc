@@ -120,11 +120,12 @@ void GenerationCall::TakeToken(ReplyToken token) {
   latest_token_ = elapsed;
   parts_.metrics.completion_tokens_total.Add();
   reply_->Add(std::move(token));
-  if (reply_->pending_tokens() < kPendingTokensMax) return;
+  if (!reply_->full()) return;
   parts_.port.Cancel(id());
   reply_->Take();  // the client would not read it
   Fail(MakeStatus(Reason::kCancelled,
-                  fmt::format("the client reads too slowly: {} tokens wait", kPendingTokensMax)));
+                  fmt::format("the client reads too slowly: {} tokens or {} bytes of text wait",
+                              kPendingTokensMax, kPendingTextBytesMax)));
 }
 
 void GenerationCall::TakeEnding(const Ending& ending) {
@@ -164,9 +165,7 @@ void GenerationCall::OnGone() {
 void GenerationCall::SetPhase(Phase phase) {
   if (phase_ == Phase::kText) parts_.metrics.requests_waiting.Add(-1);
   if (phase == Phase::kText) parts_.metrics.requests_waiting.Add(1);
-  if (phase == Phase::kEnded) {
-    finish_until_ = parts_.clock.Monotonic() + context_.finish_wait_max;
-  }
+  if (phase == Phase::kEnded) LimitFinish();
   phase_ = phase;
 }
 
@@ -192,15 +191,8 @@ void GenerationCall::OnWritten(bool ok) {
   End();
   operating_ = false;
   if (!ok) return;  // the client is gone, and OnGone says so
-  if (phase_ == Phase::kEnded) {
-    finish_until_ = parts_.clock.Monotonic() + context_.finish_wait_max;
-  }
+  if (phase_ == Phase::kEnded) LimitFinish();
   WriteNext();
-}
-
-void GenerationCall::Tick() {
-  // The client does not take the end of its stream: the call would stay for as long as it likes.
-  if (!is_over() && parts_.clock.Monotonic() > finish_until_) server_context().TryCancel();
 }
 
 absl::Duration GenerationCall::Elapsed() const { return parts_.clock.Monotonic() - accepted_; }

@@ -23,7 +23,6 @@ class GenerationCall final : public Call {
 
   void OnPrompt(absl::StatusOr<Prompt> prompt) override;
   void OnReply(Reply reply) override;
-  void Tick() override;
 
  private:
   enum class Phase : std::uint8_t {
@@ -58,7 +57,6 @@ class GenerationCall final : public Call {
   Phase phase_ = Phase::kReading;
   absl::Duration accepted_;
   absl::Duration latest_token_;
-  absl::Duration finish_until_ = absl::InfiniteDuration();
   std::optional<absl::Duration> to_first_token_;
   Admission::Ticket ticket_;
   const ModelText* model_ = nullptr;

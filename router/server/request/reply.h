@@ -16,10 +16,15 @@
 
 namespace baleen::router {
 
-// Tokens that may wait for a client that does not read. With 20 log-probabilities each, of 5 + 2
-// bytes of id and framing and 5 of value, they still fit one message.
+// Tokens, and bytes of their text, that may wait for a client that does not read. They fit one
+// message: a token takes 22 times at most 16 bytes (its id, its log-probability and 20 others, each
+// an id of 5, a value of 5 and framing), the text what is counted, with half a MiB to spare for the
+// token that goes over the limit; and the first chunk has the prompt's ids, of at most 5 bytes.
 inline constexpr std::size_t kPendingTokensMax = 4096;
-static_assert(kPendingTokensMax * (contract::kLogprobsMax + 2) * 16 < contract::kMessageBytesMax);
+inline constexpr std::size_t kPendingTextBytesMax = std::size_t{1} << 20;
+static_assert(kPendingTokensMax * (contract::kLogprobsMax + 2) * 16 + kPendingTextBytesMax +
+                  (std::size_t{1} << 19) + contract::kContextTokensMax * std::size_t{5} <
+              contract::kMessageBytesMax);
 
 struct ReplyOptions {
   bool chat = false;  // ChatChunk with its reasoning apart, else GenerateChunk
@@ -47,7 +52,11 @@ class ReplyBuilder {
   void Finish(const Ending& ending, const ReplyTimes& times);
 
   bool pending() const { return !token_ids_.empty() || last_ != nullptr; }
-  std::size_t pending_tokens() const { return token_ids_.size(); }
+  // As much is pending as may wait.
+  bool full() const {
+    return token_ids_.size() >= kPendingTokensMax ||
+           delta_.reasoning.size() + delta_.content.size() >= kPendingTextBytesMax;
+  }
   std::uint32_t tokens() const { return tokens_; }
 
   // The serialized chunk of everything that is pending; nothing is then.

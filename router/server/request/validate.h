@@ -30,7 +30,7 @@ using PromptSource = std::variant<std::vector<ChatTurn>, std::string, TokenIds>;
 struct GenerationRequest {
   std::string model;  // may be empty
   PromptSource prompt;
-  Sampling sampling;  // seed 0: to be drawn
+  Sampling sampling;  // with a seed: the client's, or one that was drawn
   std::optional<std::uint32_t> tokens_max;
   bool ignore_eos = false;
   bool return_prompt_token_ids = false;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "router/cluster/grpc_support.h"
 #include "tests/router/server/router_fixture.h"
 
 namespace baleen::router {
@@ -204,6 +205,15 @@ TEST_F(BadInput, Tokenize) {
   request.set_text("x");
   request.set_model("other");
   EXPECT_EQ(tokenize(request).error_code(), kNotFound);
+}
+
+// The parser wrote a line of its own to stderr for every such message: a client could fill a disk.
+TEST_F(BadInput, InvalidUtf8WritesNoLine) {
+  QuietGrpcLog();
+  testing::internal::CaptureStderr();
+  const grpc::Status status = Chat(Question("caf\xe9")).status;
+  EXPECT_EQ(status.error_code(), kInvalid);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
 TEST_F(BadInput, AMessageThatIsTooLargeIsRefusedByItsSize) {

@@ -189,22 +189,31 @@ TEST_F(RouterFaults, AWaitForRoomIsBounded) {
   EXPECT_TRUE(first.get().status.ok());
 }
 
-// Many streams, each with more than HTTP/2 buffers for one; none is read.
-class SlowClients : public RouterFaults, public ::testing::WithParamInterface<std::uint32_t> {};
+// Many calls, each with more to read than HTTP/2 buffers for one; none is read.
+class SlowClients : public RouterFaults, public ::testing::WithParamInterface<std::uint32_t> {
+ protected:
+  void StartImpatientRouter() {
+    RouterTuning tuning;
+    tuning.inference.shard.finish_wait_max = absl::Milliseconds(200);
+    StartRouter({}, tuning);
+  }
+
+  // Without this, gRPC's client takes megabytes that nobody reads, and more the faster the link is.
+  std::unique_ptr<v1::Inference::Stub> StubOfASlowClient() {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+    arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 16 * 1024);
+    return v1::Inference::NewStub(grpc::CreateCustomChannel(
+        router_->client_address(), grpc::InsecureChannelCredentials(), arguments));
+  }
+};
 
 TEST_P(SlowClients, AreEnded) {
-  RouterTuning tuning;
-  tuning.inference.shard.finish_wait_max = absl::Milliseconds(200);
-  StartRouter({}, tuning);
+  StartImpatientRouter();
   FakeWorker& worker = Attach("mixed-0.0", {.change_hello = [](v1::Hello& hello) {
                                 hello.mutable_model()->set_context_tokens(20'000);
                               }});
-  // Without this, gRPC's client takes megabytes that nobody reads, and more the faster the link is.
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 16 * 1024);
-  const auto stub = v1::Inference::NewStub(grpc::CreateCustomChannel(
-      router_->client_address(), grpc::InsecureChannelCredentials(), arguments));
+  const auto stub = StubOfASlowClient();
   v1::GenerateRequest request = Prompt({5});
   request.mutable_stop()->set_max_tokens(GetParam());
   request.set_logprobs(20);
@@ -225,6 +234,38 @@ TEST_P(SlowClients, AreEnded) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, SlowClients, ::testing::Values(3000, 12'000));
+
+// Calls with one answer had no limit: each kept its place in admission for ever.
+TEST_F(SlowClients, AreEndedToo) {
+  StartImpatientRouter();
+  const auto stub = StubOfASlowClient();
+  v1::TokenizeRequest request;
+  for (int i = 0; i < 80'000; ++i) request.mutable_text()->append(i % 3 == 0 ? "7+" : "x ");
+  grpc::CompletionQueue queue;
+  constexpr std::size_t kCalls = 4;
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientAsyncResponseReader<v1::TokenizeResponse>>> calls;
+  for (std::size_t i = 0; i < kCalls; ++i) {
+    contexts.push_back(Context());
+    calls.push_back(stub->PrepareAsyncTokenize(contexts.back().get(), request, &queue));
+    calls.back()->StartCall();
+    calls.back()->ReadInitialMetadata(&queue);  // sends the request; nothing reads the response
+  }
+  void* tag = nullptr;
+  bool ok = false;
+  for (std::size_t i = 0; i < kCalls; ++i) ASSERT_TRUE(queue.Next(&tag, &ok) && ok);
+  EXPECT_TRUE(WaitFor([this] { return router_->admitted() == 0; }))
+      << router_->admitted() << " calls of clients that do not read are still inside";
+  std::vector<v1::TokenizeResponse> responses(kCalls);
+  std::vector<grpc::Status> statuses(kCalls);
+  for (std::size_t i = 0; i < kCalls; ++i) {
+    calls[i]->Finish(&responses[i], &statuses[i], &queue);
+    ASSERT_TRUE(queue.Next(&tag, &ok));
+    EXPECT_FALSE(statuses[i].ok()) << "the router gave up before the client read";
+  }
+  queue.Shutdown();
+  EXPECT_FALSE(queue.Next(&tag, &ok));
+}
 
 TEST_F(RouterFaults, StaleFramesNeverReachAClient) {
   FakeWorker& worker = Attach("mixed-0.0", {.hold_after = 1});

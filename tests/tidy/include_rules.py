@@ -25,6 +25,7 @@ MAY_INCLUDE = {
     "worker/kv_transfer": ["proto/contract", "observability/base"],
     "worker/kv_transfer/protocol": ["worker/kv_transfer", "proto/contract", "observability/base"],
     "worker/kv_transfer/bench": ["worker/kv_transfer", "proto/contract", "observability/base"],
+    "worker/expert_parallel": ["proto/contract", "observability/base"],
     "worker/engine": L0 + ["worker/cache", "worker/scheduler", "worker/model", "worker/kv_transfer"],
     "worker/engine/rules": ["worker/engine", "worker/model", "proto/contract", "observability/base"],
     "worker/attach": L0 + ["worker/engine", "worker/model"],

@@ -24,7 +24,6 @@
 #include "worker/host.h"
 #include "worker/kv_budget.h"
 #include "worker/kv_transfer/ucx_kv_transfer.h"
-#include "worker/model/checkpoint.h"
 #include "worker/model/deepseek_model.h"
 #include "worker/options.h"
 
@@ -62,9 +61,8 @@ absl::Status LoadModel(const WorkerOptions& options, Rank& rank) {
                           DeepSeekModel::Load({.directory = options.model_directory,
                                                .limits = StepLimitsFor(SchedulerLimitsOf(options))},
                                               *rank.device));
-  BALEEN_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model_directory));
-  rank.metrics.checkpoint_bytes.Set(static_cast<double>(checkpoint->bytes()));
   const ModelInfo& info = rank.model->info();
+  rank.metrics.checkpoint_bytes.Set(static_cast<double>(info.checkpoint_bytes));
   BALEEN_ASSIGN_OR_RETURN(const std::uint32_t blocks,
                           KvBlocksFor({.block_bytes = info.kv_block_bytes,
                                        .context_tokens = info.context_tokens,

@@ -45,6 +45,7 @@ absl::StatusOr<std::unique_ptr<DeepSeekModel>> DeepSeekModel::Load(const ModelOp
       KvLayout{.layers = model->config_.num_hidden_layers, .row = model->config_.kv_row()}
           .block_bytes();
   info.arithmetic = kernels::kArithmeticVersion;
+  info.checkpoint_bytes = checkpoint->bytes();
   return model;
 }
 

@@ -1,6 +1,7 @@
 // The promises of Model::Step on real checkpoints: the same bits whatever the chunking, the
 // neighbours and the memory; faults stay with their sequence; limits are checked.
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -238,6 +239,7 @@ TEST(DeepSeekModel, DescribesItself) {
   EXPECT_EQ(info.vocabulary_size, 512u);
   EXPECT_EQ(info.kv_block_bytes, 4u * 64 * (128 + 32) * 2);
   EXPECT_EQ(info.arithmetic, "baleen-bf16-1");
+  EXPECT_EQ(info.checkpoint_bytes, std::filesystem::file_size("models/nano/model.safetensors"));
 }
 
 TEST(DeepSeekModel, LogProbabilitiesAreReportedOnlyOnRequest) {

@@ -1,6 +1,7 @@
 #include "worker/attach/attach_client.h"
 
-#include <algorithm>
+#include <set>
+#include <string_view>
 #include <utility>
 
 #include "observability/base/check.h"
@@ -62,23 +63,22 @@ void AttachClient::Run() {
 }
 
 void AttachClient::Apply(const std::vector<std::string>& addresses) {
-  const auto count = static_cast<std::ptrdiff_t>(std::min(addresses.size(), options_.routers_max));
-  std::vector<std::unique_ptr<Link>> gone;  // destroyed, and waited for, after the lock
+  const std::set<std::string_view> named(addresses.begin(), addresses.end());
+  std::vector<std::unique_ptr<Link>> ended;  // destroyed after the lock
   std::lock_guard lock(mutex_);
-  std::map<std::string, std::unique_ptr<Link>> kept;
-  for (auto it = addresses.begin(); it != addresses.begin() + count; ++it) {
-    std::unique_ptr<Link>& link = kept[*it];
-    if (link != nullptr) continue;  // named twice
-    if (const auto found = links_.find(*it); found != links_.end()) {
-      link = std::move(found->second);
-    } else {
-      link = std::make_unique<Link>(*it, options_.link, parts_);
-    }
+  for (auto it = links_.begin(); it != links_.end();) {
+    const auto entry = it++;
+    Link& link = *entry->second;
+    const bool over = named.contains(entry->first) ? !link.Resume() : link.Retire();
+    if (!over) continue;
+    ended.push_back(std::move(entry->second));
+    links_.erase(entry);
   }
-  for (auto& [address, link] : links_) {
-    if (link != nullptr) gone.push_back(std::move(link));
+  for (const std::string& address : addresses) {
+    if (links_.size() >= options_.routers_max) break;
+    std::unique_ptr<Link>& link = links_[address];
+    if (link == nullptr) link = std::make_unique<Link>(address, options_.link, parts_);
   }
-  links_ = std::move(kept);
 }
 
 }  // namespace baleen::worker

@@ -1,4 +1,6 @@
-// Attaches this worker to all routers: one Link for each address that Discovery finds.
+// Attaches this worker to all routers: one Link for each address that Discovery finds. A router
+// that leaves the answer may be draining: it is not dialled again, but its stream lives until it
+// ends.
 #pragma once
 
 #include <condition_variable>
@@ -21,7 +23,9 @@ namespace baleen::worker {
 struct AttachOptions {
   LinkOptions link;
   absl::Duration resolve_every = absl::Seconds(5);
-  std::size_t routers_max = 64;  // addresses beyond it are left out, in the order of the answer
+  // Links at most, of those that have left the answer too. New addresses beyond it are left out, in
+  // the order of the answer.
+  std::size_t routers_max = 64;
 };
 
 class AttachClient final : public OutputSink {

@@ -39,6 +39,24 @@ void Link::Stop() {
   changed_.notify_all();
 }
 
+bool Link::Retire() {
+  bool stopped = false;
+  {
+    std::lock_guard lock(mutex_);
+    retired_ = true;
+    stopped = stopped_;
+  }
+  changed_.notify_all();
+  return stopped;
+}
+
+bool Link::Resume() {
+  std::lock_guard lock(mutex_);
+  if (stopped_) return false;
+  retired_ = false;
+  return true;
+}
+
 bool Link::Deliver(LinkId link, StepReport& report) {
   std::shared_ptr<Stream> stream;
   {
@@ -53,11 +71,6 @@ void Link::Run() {
   do {
     if (AttendOnce()) backoff.Reset();
   } while (Pause(backoff.Next(RandomShare())));
-  {
-    std::lock_guard lock(mutex_);
-    stopped_ = true;
-  }
-  changed_.notify_all();
 }
 
 // One stream from dialling to its end. True when the router had taken this worker.
@@ -65,7 +78,7 @@ bool Link::AttendOnce() {
   const auto stream = std::make_shared<Stream>(address_, options_.stream, parts_);
   {
     std::lock_guard lock(mutex_);
-    if (stopping_) return false;
+    if (stopping_ || retired_) return false;
     stream_ = stream;
   }
   const absl::Status status = stream->Attend();
@@ -88,11 +101,16 @@ void Link::Report(const absl::Status& status, bool was_attached) {
   last_failure_ = was_attached ? std::string() : what;
 }
 
-// False when the link stops.
+// False when the link ends.
 bool Link::Pause(absl::Duration wait) {
-  std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, absl::ToChronoMicroseconds(wait), [this] { return stopping_; });
-  return !stopping_;
+  {
+    std::unique_lock lock(mutex_);
+    stopped_ = changed_.wait_for(lock, absl::ToChronoMicroseconds(wait),
+                                 [this] { return stopping_ || retired_; });
+    if (!stopped_) return true;
+  }
+  changed_.notify_all();
+  return false;
 }
 
 }  // namespace baleen::worker

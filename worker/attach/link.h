@@ -27,6 +27,12 @@ class Link {
   // Ends the stream after its last words and dials no more. Does not wait.
   void Stop();
 
+  // Dials no more; a stream that there is lives on until it ends. True once it has ended: then the
+  // destructor waits for nothing.
+  bool Retire();
+  // Dials again after Retire. False when the link has ended.
+  bool Resume();
+
   // Any thread; never blocks. False when `link` is not the current stream's.
   bool Deliver(LinkId link, StepReport& report);
 
@@ -46,7 +52,8 @@ class Link {
   // Guarded by mutex_:
   std::shared_ptr<Stream> stream_;  // shared for the length of one call with those that deliver
   bool stopping_ = false;
-  bool stopped_ = false;
+  bool retired_ = false;
+  bool stopped_ = false;  // the thread has nothing left to do
 
   std::thread thread_;
 };

@@ -86,6 +86,7 @@ void Stream::Stop() {
   {
     std::lock_guard lock(mutex_);
     stopping_ = true;
+    if (link_.value == 0) AbortLocked(absl::CancelledError("the worker stops"));
   }
   changed_.notify_all();
 }
@@ -132,17 +133,13 @@ void Stream::WriteAll() {
 
 bool Stream::AwaitWelcome() {
   std::unique_lock lock(mutex_);
-  const bool answered =
-      changed_.wait_for(lock, absl::ToChronoMilliseconds(options_.welcome_wait),
-                        [this] { return link_.value != 0 || closed_ || stopping_; });
-  if (link_.value != 0) return true;
+  const bool answered = changed_.wait_for(lock, absl::ToChronoMilliseconds(options_.welcome_wait),
+                                          [this] { return link_.value != 0 || closed_; });
   if (!answered) {
     AbortLocked(absl::DeadlineExceededError(
         fmt::format("no Welcome within {}", absl::FormatDuration(options_.welcome_wait))));
-  } else if (stopping_) {
-    AbortLocked(absl::CancelledError("the worker stops"));
   }
-  return false;
+  return link_.value != 0;
 }
 
 Stream::Next Stream::AwaitWork(StepReport& report) {

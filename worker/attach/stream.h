@@ -58,7 +58,8 @@ class Stream {
   // just ended are dropped.
   bool Deliver(LinkId link, StepReport& report);
 
-  // Any thread: write what waits, then end the stream.
+  // Any thread: write what waits, then end the stream. Before Welcome nothing waits, and it ends
+  // now.
   void Stop();
   // Any thread: end the stream now.
   void Abort(absl::Status why);

@@ -3,8 +3,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -128,6 +133,22 @@ TEST_F(AttachTest, HeartbeatsCarryTheLoad) {
   Attach({router.address()});
   EXPECT_EQ(router.Await(Body::kLoad).load().kv_blocks_used(), 33u);
   router.Await(Body::kLoad);
+}
+
+// The router takes an ended request out of nothing but its own books: a load that still had it made
+// a free worker look busy until the next heartbeat.
+TEST_F(AttachTest, ALoadGoesBeforeAnEndThatNoStepCarries) {
+  FakeRouter router;
+  Attach({router.address()});
+  router.Send(StartMessage(1));
+  const auto start = Await<StartCommand>();
+  StepReport cancelled;
+  cancelled.ended.push_back({.key = start.key, .reason = EndReason::kCancelled});
+  client_->Deliver(start.link, std::move(cancelled));
+  const v1::WorkerMessage load = router.AwaitNext();
+  ASSERT_EQ(load.body_case(), Body::kLoad);
+  EXPECT_EQ(load.load().kv_blocks_used(), 33u);
+  EXPECT_EQ(router.AwaitNext().body_case(), Body::kEnded);
 }
 
 TEST_F(AttachTest, MalformedStartsAreAnsweredAndTheStreamLives) {
@@ -304,9 +325,40 @@ TEST_F(AttachTest, StopSendsTheLastWords) {
   Await<LinkLostCommand>();
 }
 
+// A host that takes connections and never says a word.
+class SilentHost {
+ public:
+  SilentHost() : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in any = {.sin_family = AF_INET, .sin_addr = {.s_addr = htonl(INADDR_LOOPBACK)}};
+    socklen_t bytes = sizeof any;
+    auto* address = reinterpret_cast<sockaddr*>(&any);
+    EXPECT_EQ(bind(socket_, address, bytes), 0);
+    EXPECT_EQ(listen(socket_, 8), 0);
+    EXPECT_EQ(getsockname(socket_, address, &bytes), 0);
+    address_ = "127.0.0.1:" + std::to_string(ntohs(any.sin_port));
+  }
+  ~SilentHost() { close(socket_); }
+  const std::string& address() const { return address_; }
+  void AwaitConnection() {
+    pollfd events{.fd = socket_, .events = POLLIN, .revents = 0};
+    EXPECT_EQ(poll(&events, 1, 60'000), 1);
+  }
+
+ private:
+  const int socket_;
+  std::string address_;
+};
+
+// The stop waited, twice flush_wait, for the last words on a stream that had never been opened.
 TEST_F(AttachTest, StopDoesNotWaitForARouterThatIsNotThere) {
-  Attach({"127.0.0.1:1"});
+  SilentHost host;
+  Options options;
+  options.attach.link.stream.flush_wait = absl::Minutes(1);
+  Attach({host.address(), "127.0.0.1:1"}, options);
+  host.AwaitConnection();
+  const auto begun = std::chrono::steady_clock::now();
   client_->Stop();
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(10));
   EXPECT_TRUE(inbox_->Take().empty());
 }
 
@@ -315,34 +367,94 @@ class ScriptedDiscovery final : public Discovery {
  public:
   absl::StatusOr<std::vector<std::string>> Resolve() override {
     std::lock_guard lock(mutex_);
+    ++asked_;
+    changed_.notify_all();
     return answer_;
   }
+  // Returns once the client has acted upon the answer.
   void Answer(absl::StatusOr<std::vector<std::string>> answer) {
-    std::lock_guard lock(mutex_);
-    answer_ = std::move(answer);
+    {
+      std::lock_guard lock(mutex_);
+      answer_ = std::move(answer);
+    }
+    AwaitAsked(2);
+  }
+  void AwaitAsked(std::uint64_t times) {
+    std::unique_lock lock(mutex_);
+    const std::uint64_t goal = asked_ + times;
+    EXPECT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60), [&] { return asked_ >= goal; }));
   }
 
  private:
   std::mutex mutex_;
+  std::condition_variable changed_;
+  std::uint64_t asked_ = 0;
   absl::StatusOr<std::vector<std::string>> answer_ = std::vector<std::string>{};
 };
 
-TEST_F(AttachTest, RoutersComeAndGoWithTheirNames) {
+class DiscoveryTest : public AttachTest {
+ protected:
+  void SetUp() override {
+    inbox_ = std::make_unique<Inbox>(InboxLimits{});
+    AttachOptions options{.resolve_every = absl::Milliseconds(5)};
+    options.link.backoff.first = absl::Milliseconds(1);
+    client_ = std::make_unique<AttachClient>(options, names_, *inbox_, metrics_);
+    client_->Start({.name = "mixed-0.0"}, [] { return LoadReport{}; });
+  }
+  void TearDown() override { client_.reset(); }
+
+  // That the router is attached: a request goes in and its end comes out.
+  LinkId Serve(FakeRouter& router, std::uint64_t number, std::uint64_t request) {
+    router.Send(StartMessage(request, number));
+    const LinkId link = Await<StartCommand>().link;
+    client_->Deliver(link, Report(request, true));
+    EXPECT_EQ(router.Await(Body::kEnded).ended().key().number(), request);
+    return link;
+  }
+
+  ScriptedDiscovery names_;
+};
+
+TEST_F(DiscoveryTest, AnErrorKeepsTheAnswerBefore) {
+  FakeRouter router;
+  names_.Answer(std::vector<std::string>{router.address()});
+  const LinkId link = Serve(router, 7, 1);
+  names_.Answer(absl::UnavailableError("the name server is away"));
+  EXPECT_EQ(Serve(router, 7, 2), link);
+  EXPECT_EQ(router.hellos(), 1u);
+}
+
+// A router that drains is unready, and leaves the names of a headless service while it finishes its
+// requests: the worker cut its stream at once, and the requests were lost.
+TEST_F(DiscoveryTest, ARouterThatLeavesTheNamesKeepsItsStreamAndIsNotDialledAgain) {
   FakeRouter one({.number = 7});
   FakeRouter two({.number = 8});
-  ScriptedDiscovery discovery;
-  discovery.Answer(std::vector<std::string>{one.address()});
-  inbox_ = std::make_unique<Inbox>(InboxLimits{});
-  AttachClient client({.resolve_every = absl::Milliseconds(5)}, discovery, *inbox_, metrics_);
-  client.Start({.name = "mixed-0.0"}, [] { return LoadReport{}; });
-  one.AwaitHellos(1);
-  one.Send(StartMessage(1, 7));
-  const LinkId link = Await<StartCommand>().link;
-  discovery.Answer(absl::UnavailableError("the name server is away"));  // keeps what it has
-  discovery.Answer(std::vector<std::string>{two.address()});
+  names_.Answer(std::vector<std::string>{one.address()});
+  const LinkId link = Serve(one, 7, 1);
+  names_.Answer(std::vector<std::string>{two.address()});
+  Serve(two, 8, 1);
+  EXPECT_EQ(Serve(one, 7, 2), link);
+  one.EndStream();
   EXPECT_EQ(Await<LinkLostCommand>().link, link);
-  two.Send(StartMessage(1, 8));
-  EXPECT_EQ(Await<StartCommand>().key.id.router, 8u);
+  names_.AwaitAsked(20);  // some hundred times as long as the first pause between dials
+  EXPECT_EQ(one.hellos(), 1u);
+  Serve(two, 8, 2);
+  names_.Answer(std::vector<std::string>{one.address(), two.address()});
+  one.AwaitHellos(2);
+  EXPECT_NE(Serve(one, 7, 3), link) << "it is dialled anew";
+}
+
+TEST_F(DiscoveryTest, ARouterThatComesBackInTimeKeepsItsStream) {
+  FakeRouter router;
+  names_.Answer(std::vector<std::string>{router.address()});
+  const LinkId link = Serve(router, 7, 1);
+  names_.Answer(std::vector<std::string>{});
+  names_.Answer(std::vector<std::string>{router.address()});
+  EXPECT_EQ(Serve(router, 7, 2), link);
+  router.EndStream();
+  EXPECT_EQ(Await<LinkLostCommand>().link, link);
+  router.AwaitHellos(2);
+  EXPECT_NE(Serve(router, 7, 3), link) << "and is dialled again after it";
 }
 
 }  // namespace

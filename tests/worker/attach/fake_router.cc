@@ -57,8 +57,10 @@ grpc::Status FakeRouter::Attach(grpc::ServerContext* context, Stream* stream) {
     changed_.notify_all();
   }
   std::lock_guard lock(mutex_);
-  stream_ = nullptr;
-  context_ = nullptr;
+  if (stream_ == stream) {  // else another one has begun
+    stream_ = nullptr;
+    context_ = nullptr;
+  }
   return options_.refusal.value_or(grpc::Status::OK);
 }
 
@@ -80,12 +82,19 @@ void FakeRouter::AwaitHellos(std::size_t count) {
 }
 
 v1::WorkerMessage FakeRouter::Await(v1::WorkerMessage::BodyCase kind) {
+  return AwaitWhere([kind](const auto& message) { return message.body_case() == kind; });
+}
+
+v1::WorkerMessage FakeRouter::AwaitNext() {
+  return AwaitWhere([](const auto&) { return true; });
+}
+
+v1::WorkerMessage FakeRouter::AwaitWhere(
+    const std::function<bool(const v1::WorkerMessage&)>& wanted) {
   v1::WorkerMessage found;
   Wait(
-      [this, kind, &found] {
-        const auto it = std::find_if(heard_.begin(), heard_.end(), [kind](const auto& message) {
-          return message.body_case() == kind;
-        });
+      [this, &wanted, &found] {
+        const auto it = std::find_if(heard_.begin(), heard_.end(), wanted);
         if (it == heard_.end()) return false;
         found = *it;
         heard_.erase(it);
@@ -104,6 +113,11 @@ void FakeRouter::Send(const v1::RouterMessage& message) {
 void FakeRouter::EndStream() {
   std::lock_guard lock(mutex_);
   if (context_ != nullptr) context_->TryCancel();
+}
+
+std::size_t FakeRouter::hellos() {
+  std::lock_guard lock(mutex_);
+  return hellos_;
 }
 
 v1::Hello FakeRouter::hello() {

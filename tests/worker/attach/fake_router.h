@@ -40,16 +40,20 @@ class FakeRouter final : private v1::Worker::Service {
   void AwaitHellos(std::size_t count);
   // The first message of that kind that has not been taken yet; waits for it.
   v1::WorkerMessage Await(v1::WorkerMessage::BodyCase kind);
+  // The first message of any kind but Hello; waits for it.
+  v1::WorkerMessage AwaitNext();
   // On the current stream.
   void Send(const v1::RouterMessage& message);
   // Ends the current stream from this side.
   void EndStream();
 
   v1::Hello hello();
+  std::size_t hellos();
 
  private:
   grpc::Status Attach(grpc::ServerContext* context, Stream* stream) override;
   void Wait(const std::function<bool()>& condition, const char* what);
+  v1::WorkerMessage AwaitWhere(const std::function<bool(const v1::WorkerMessage&)>& wanted);
 
   const FakeRouterOptions options_;
   std::string address_;

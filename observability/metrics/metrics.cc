@@ -147,9 +147,10 @@ WorkerMetrics::WorkerMetrics(Registry& registry, const BuildInfo& build)
       kv_transfer_seconds(MakeHistogram(*registry.shared(), "baleen_worker_kv_transfer_seconds",
                                         "From opening a transfer to its verified end, in seconds.",
                                         kTransferBuckets)),
-      kv_transfer_failures_total(MakeCounter(*registry.shared(),
-                                             "baleen_worker_kv_transfer_failures_total",
-                                             "Transfers that ended without verified KV.")),
+      kv_transfer_failures_total(
+          MakeCounter(*registry.shared(), "baleen_worker_kv_transfer_failures_total",
+                      "Transfers that ended without verified KV, but for those that a rank gave up "
+                      "because its request had ended.")),
       step_seconds(MakeHistogram(*registry.shared(), "baleen_worker_step_seconds",
                                  "Duration of one engine step, in seconds.", kTokenBuckets)),
       steps_total(MakeCounter(*registry.shared(), "baleen_worker_steps_total",

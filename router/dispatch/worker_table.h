@@ -26,7 +26,9 @@ class WorkerTable {
   void Remove(WorkerId id);
   bool Contains(WorkerId id) const { return entries_.contains(id); }
 
-  void SetLoad(WorkerId id, const LoadReport& load);  // work sent before it counts as reported
+  // Work sent before it counts as reported. What was on its way when the worker took the load is
+  // not in it: until the next report, a step later, only the floor of `own` counts it.
+  void SetLoad(WorkerId id, const LoadReport& load);
   void SetSuspect(WorkerId id, bool suspect);
 
   // Precondition: attached.

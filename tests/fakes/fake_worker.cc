@@ -238,6 +238,9 @@ void FakeWorker::Emit(FakeLeg& leg, std::uint32_t sequence) {
 }
 
 void FakeWorker::EmitEnded(const FakeLeg& leg, v1::EndReason reason, std::uint64_t kv_bytes) {
+  v1::WorkerMessage load;  // without it
+  load.mutable_load()->set_sequences_running(static_cast<std::uint32_t>(legs_.size() - 1));
+  Write(load);
   v1::WorkerMessage message;
   v1::Ended& ended = *message.mutable_ended();
   *ended.mutable_key() = leg.start.key();

@@ -112,6 +112,28 @@ TEST(Generate, HasTheDocumentedKeys) {
   EXPECT_EQ(reply["usage"]["completion_tokens"], 1);
 }
 
+// A prompt of several steps has its transfer under way when the reply ends with the first token.
+// The decode rank's word of the withdrawn transfer failed nine of ten such requests.
+TEST(Generate, AReplyOfOneTokenAfterALongPromptNeverFails) {
+  const cli::InferenceClient client(SplitCluster().grpc());
+  v1::GenerateRequest request;
+  for (int i = 0; i < 600; ++i) request.mutable_token_ids()->add_ids(i * 7 % 500);
+  request.mutable_stop()->set_max_tokens(1);
+  for (int i = 0; i < 4; ++i) {
+    cli::Cancellation never;
+    int tokens = 0;
+    const absl::Status status =
+        client.Generate(request, absl::Seconds(60) * kSlowness, never,
+                        [&](const v1::GenerateChunk& chunk) { tokens += chunk.token_ids_size(); });
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_EQ(tokens, 1);
+  }
+  for (const char* worker : {"prefill-0.0", "decode-0.0"}) {
+    EXPECT_EQ(SplitCluster().Metric(worker, "baleen_worker_kv_transfer_failures_total"), 0.0)
+        << worker << ": nothing failed";
+  }
+}
+
 struct Request {
   const char* name;
   Arguments arguments;

@@ -10,8 +10,10 @@
 #include <chrono>
 #include <exception>
 #include <future>
+#include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace baleen::metrics {
 
@@ -56,8 +58,11 @@ absl::StatusOr<std::unique_ptr<Page>> Page::Serve(const Registry& registry,
         fmt::format("metrics address '{}' is not host:port", address));
   }
   try {
-    // Two threads: a slow scraper does not keep a second one waiting.
-    auto exposer = std::make_unique<prometheus::Exposer>(address, 2);
+    // civetweb keeps a thread for each connection, even one that says nothing: such a one goes
+    // after a second, and until then there are threads left for others.
+    auto exposer = std::make_unique<prometheus::Exposer>(
+        std::vector<std::string>{"listening_ports", address, "num_threads", "8",
+                                 "request_timeout_ms", "1000", "keep_alive_timeout_ms", "1000"});
     exposer->RegisterCollectable(registry.shared());
     const int port = exposer->GetListeningPorts().at(0);
     return std::unique_ptr<Page>(new Page(std::move(exposer),

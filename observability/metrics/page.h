@@ -17,7 +17,8 @@ namespace baleen::metrics {
 class Page {
  public:
   // Serves `registry` on `address` ("127.0.0.1:0" picks a free port). ALREADY_EXISTS or
-  // INVALID_ARGUMENT names the address. The registry must outlive the page.
+  // INVALID_ARGUMENT names the address. The registry must outlive the page. A connection that says
+  // nothing for a second is closed, so that it can not keep others from the page.
   static absl::StatusOr<std::unique_ptr<Page>> Serve(const Registry& registry,
                                                      const std::string& address);
   ~Page();

@@ -1,6 +1,5 @@
 // baleen-router: the front door. Reads its options, starts a router, says where it is, and waits to
 // be told to stop.
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -10,6 +9,7 @@
 #include "observability/base/status_macros.h"
 #include "observability/metrics/page.h"
 #include "observability/process/run.h"
+#include "observability/process/standard_streams.h"
 #include "router/cluster/grpc_support.h"
 #include "router/options.h"
 #include "router/router.h"
@@ -36,7 +36,7 @@ absl::Status Serve(const RouterOptions& options) {
   const nlohmann::ordered_json ready = {{"grpc", router->client_address()},
                                         {"workers", router->worker_address()},
                                         {"metrics", page->address()}};
-  std::cout << ready.dump() << std::endl;
+  BALEEN_RETURN_IF_ERROR(process::PrintToStandardOutput(ready.dump() + "\n"));
   process::AwaitStop();
   Drain(options, *router);
   return absl::OkStatus();
@@ -46,6 +46,7 @@ absl::Status Serve(const RouterOptions& options) {
 }  // namespace baleen::router
 
 int main(int argc, char** argv) {
+  baleen::process::OpenStandardStreams();
   return baleen::process::Run<baleen::router::RouterOptions>(
       baleen::router::ParseOptions(argc, argv), baleen::router::Serve);
 }

@@ -19,13 +19,14 @@ void Declare(CLI::App& app, RouterOptions& options) {
     return process::AddOption(app, flag, value, help);
   };
   const auto range = [](std::uint32_t least, std::uint32_t most) {
-    return CLI::Range(least, most);
+    return process::WholeNumber(least, most);
   };
   add("--model", options.models, "Model directories (Hugging Face layout), DIR[,DIR]")
       ->required()
       ->delimiter(',');
-  add("--listen", options.listen, "Address for clients, host:port");
-  add("--worker-listen", options.worker_listen, "Address for workers, host:port");
+  add("--listen", options.listen, "Address for clients, host:port")->check(process::HostPort());
+  add("--worker-listen", options.worker_listen, "Address for workers, host:port")
+      ->check(process::HostPort());
   add("--requests-max", options.requests_max, "Requests inside at once, waiting or running")
       ->check(range(1, kRequestsMaxMax));
   add("--request-megabytes-max", options.request_megabytes_max, "MiB of their messages together")

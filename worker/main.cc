@@ -1,6 +1,5 @@
 // baleen-worker: one rank. Reads its options, wires the parts together, says where it is, and waits
 // to be told to stop.
-#include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -14,6 +13,7 @@
 #include "observability/metrics/metrics.h"
 #include "observability/metrics/page.h"
 #include "observability/process/run.h"
+#include "observability/process/standard_streams.h"
 #include "proto/contract/ids.h"
 #include "worker/attach/attach_client.h"
 #include "worker/attach/discovery.h"
@@ -132,10 +132,10 @@ WorkerIdentity IdentityOf(const WorkerOptions& options, const Rank& rank) {
           .metrics_address = rank.page->address()};
 }
 
-void PrintReady(const WorkerOptions& options, const Rank& rank) {
+absl::Status PrintReady(const WorkerOptions& options, const Rank& rank) {
   const nlohmann::ordered_json line = {{"worker", options.WorkerName()},
                                        {"metrics", rank.page->address()}};
-  std::cout << line.dump() << std::endl;
+  return process::PrintToStandardOutput(line.dump() + "\n");
 }
 
 void Drain(const WorkerOptions& options, Rank& rank) {
@@ -155,9 +155,9 @@ void Drain(const WorkerOptions& options, Rank& rank) {
 absl::Status Serve(const WorkerOptions& options) {
   Rank rank;
   BALEEN_RETURN_IF_ERROR(Build(options, rank));
+  BALEEN_RETURN_IF_ERROR(PrintReady(options, rank));
   std::jthread engine([&rank](std::stop_token stop) { rank.engine->Run(stop); });
   rank.attach->Start(IdentityOf(options, rank), [&rank] { return rank.engine->load(); });
-  PrintReady(options, rank);
   process::AwaitStop();
   Drain(options, rank);
   engine.request_stop();
@@ -170,6 +170,7 @@ absl::Status Serve(const WorkerOptions& options) {
 }  // namespace baleen::worker
 
 int main(int argc, char** argv) {
+  baleen::process::OpenStandardStreams();
   return baleen::process::Run<baleen::worker::WorkerOptions>(
       baleen::worker::ParseOptions(argc, argv), baleen::worker::Serve);
 }

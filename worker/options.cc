@@ -21,7 +21,7 @@ void Declare(CLI::App& app, WorkerOptions& options, std::string& role) {
     return process::AddOption(app, flag, value, help);
   };
   const auto range = [](std::uint32_t least, std::uint32_t most) {
-    return CLI::Range(least, most);
+    return process::WholeNumber(least, most);
   };
   add("--model", options.model_directory, "Model directory (Hugging Face layout)")->required();
   add("--role", role, "prefill, decode or mixed")
@@ -46,7 +46,7 @@ absl::Status Validate(const WorkerOptions& options) {
                                                   options.routers.size(), kRoutersMax));
   }
   for (const std::string& router : options.routers) {
-    BALEEN_RETURN_IF_ERROR(process::CheckHostPort("--router", router));
+    BALEEN_RETURN_IF_ERROR(process::CheckHostPort("--router", router, 1));
   }
   return absl::OkStatus();
 }

@@ -29,6 +29,32 @@ void AddChoice(CLI::App& app, const std::string& flag, Value& value, const std::
       ->check(CLI::IsMember(choices));
 }
 
+// All of `text` as a number in decimal digits.
+template <typename Number>
+bool ParseDecimal(std::string_view text, Number& number) {
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, number);
+  return error == std::errc() && stop == end;
+}
+
+// "::1:80" could be read in two ways.
+bool IsHost(std::string_view host) {
+  if (host.starts_with('[')) return host.size() > 2 && host.ends_with(']');
+  return !host.empty() && host.find(':') == std::string_view::npos;
+}
+
+// Empty if nothing is.
+std::string WhatIsWrongWithAddress(std::string_view address, std::uint16_t port_least) {
+  const std::size_t colon = address.rfind(':');
+  std::uint16_t port = 0;
+  if (colon != std::string_view::npos && IsHost(address.substr(0, colon)) &&
+      ParseDecimal(address.substr(colon + 1), port) && port >= port_least) {
+    return "";
+  }
+  return fmt::format("'{}' is not host:port with a port {}up to 65535", address,
+                     port_least > 0 ? fmt::format("from {} ", port_least) : "");
+}
+
 }  // namespace
 
 std::string EnvironmentNameOf(std::string_view flag) {
@@ -39,6 +65,22 @@ std::string EnvironmentNameOf(std::string_view flag) {
   return name;
 }
 
+CLI::Validator WholeNumber(std::uint64_t least, std::uint64_t most) {
+  const auto check = [least, most](const std::string& text) -> std::string {
+    std::uint64_t number = 0;
+    const bool octal = text.size() > 1 && text.front() == '0';
+    if (!octal && ParseDecimal(text, number) && number >= least && number <= most) return "";
+    return fmt::format("Value {} not in range {} to {}, in decimal digits", text, least, most);
+  };
+  return CLI::Validator(check, fmt::format("in [{} - {}]", least, most));
+}
+
+CLI::Validator HostPort(std::uint16_t port_least) {
+  return CLI::Validator(
+      [port_least](const std::string& text) { return WhatIsWrongWithAddress(text, port_least); },
+      "");
+}
+
 CLI::Option* AddSeconds(CLI::App& app, const std::string& flag, absl::Duration& value,
                         const std::string& help, std::uint32_t least) {
   return app
@@ -46,7 +88,7 @@ CLI::Option* AddSeconds(CLI::App& app, const std::string& flag, absl::Duration& 
           flag, [&value](std::uint32_t seconds) { value = absl::Seconds(seconds); }, help)
       ->envname(EnvironmentNameOf(flag))
       ->default_str(fmt::format("{}", absl::ToInt64Seconds(value)))
-      ->check(CLI::Range(least, kSecondsMax));
+      ->check(WholeNumber(least, kSecondsMax));
 }
 
 void AddProcessOptions(CLI::App& app, ProcessOptions& options) {
@@ -60,7 +102,8 @@ void AddProcessOptions(CLI::App& app, ProcessOptions& options) {
                          {"info", log::Level::kInfo},
                          {"warning", log::Level::kWarning},
                          {"error", log::Level::kError}});
-  app.add_flag("--die-with-parent", options.die_with_parent, "Stop when the parent process ends")
+  app.add_flag("--die-with-parent", options.die_with_parent,
+               "End at once when the parent process does")
       ->envname(EnvironmentNameOf("--die-with-parent"));
 }
 
@@ -76,16 +119,11 @@ absl::Status Parse(CLI::App& app, int argc, const char* const* argv, ProcessOpti
   return CheckHostPort("--metrics-listen", options.metrics_listen);
 }
 
-absl::Status CheckHostPort(std::string_view flag, std::string_view address) {
-  const std::size_t colon = address.rfind(':');
-  if (colon != std::string_view::npos && colon > 0) {
-    const std::string_view port = address.substr(colon + 1);
-    std::uint16_t number = 0;
-    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
-    if (error == std::errc() && end == port.data() + port.size()) return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(
-      fmt::format("{}: '{}' is not host:port with a port up to 65535", flag, address));
+absl::Status CheckHostPort(std::string_view flag, std::string_view address,
+                           std::uint16_t port_least) {
+  const std::string wrong = WhatIsWrongWithAddress(address, port_least);
+  if (wrong.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(fmt::format("{}: {}", flag, wrong));
 }
 
 }  // namespace baleen::process

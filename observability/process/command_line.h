@@ -34,6 +34,13 @@ CLI::Option* AddOption(CLI::App& app, const std::string& flag, Value& value,
   return app.add_option(flag, value, help)->envname(EnvironmentNameOf(flag))->capture_default_str();
 }
 
+// A check of a whole number, `least` to `most`, in decimal digits: CLI11 by itself takes 010 for 8,
+// and a number that is too large for the largest there is. The refusal names the limits.
+CLI::Validator WholeNumber(std::uint64_t least, std::uint64_t most);
+
+// A check of a host:port, CheckHostPort as a validator.
+CLI::Validator HostPort(std::uint16_t port_least = 0);
+
 // An option in whole seconds, `least` to a day.
 CLI::Option* AddSeconds(CLI::App& app, const std::string& flag, absl::Duration& value,
                         const std::string& help, std::uint32_t least = 0);
@@ -45,7 +52,9 @@ void AddProcessOptions(CLI::App& app, ProcessOptions& options);
 // flag and the limit in one line.
 absl::Status Parse(CLI::App& app, int argc, const char* const* argv, ProcessOptions& options);
 
-// INVALID_ARGUMENT, naming `flag`, unless `address` is host:port with a port up to 65535.
-absl::Status CheckHostPort(std::string_view flag, std::string_view address);
+// INVALID_ARGUMENT, naming `flag`, unless `address` is host:port (an IPv6 host in brackets) with a
+// port of `port_least` to 65535: 0 to listen, 1 to dial.
+absl::Status CheckHostPort(std::string_view flag, std::string_view address,
+                           std::uint16_t port_least = 0);
 
 }  // namespace baleen::process

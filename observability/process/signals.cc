@@ -35,7 +35,7 @@ bool AwaitStopSignal(absl::Duration limit) {
 }
 
 bool DieWithParent(int parent) {
-  BALEEN_CHECK(prctl(PR_SET_PDEATHSIG, SIGTERM) == 0, "asking for a signal cannot fail");
+  BALEEN_CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0, "asking for a signal cannot fail");
   return getppid() == parent;
 }
 

@@ -12,8 +12,8 @@ void BlockStopSignals();
 // True when SIGTERM or SIGINT is there, or comes within `limit`; takes it.
 bool AwaitStopSignal(absl::Duration limit);
 
-// SIGTERM when the parent process ends. False when it has ended already. `parent` is what getppid
-// said before.
+// SIGKILL when the parent process ends: a drain has no reader then, and would keep ports and memory
+// from those who come next. False when it has ended already. `parent` is what getppid said before.
 bool DieWithParent(int parent);
 
 }  // namespace baleen::process

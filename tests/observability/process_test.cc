@@ -1,4 +1,5 @@
 // The main of a server process: command line, signals, exit codes.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 
 #include "observability/process/run.h"
 #include "observability/process/signals.h"
+#include "observability/process/standard_streams.h"
 
 namespace baleen::process {
 namespace {
@@ -79,6 +81,33 @@ TEST(CommandLine, RefusalsNameFlagAndLimitInOneLine) {
     EXPECT_THAT(status, HasSubstr(c.says));
     EXPECT_EQ(status.find('\n'), std::string::npos) << status;
   }
+}
+
+// CLI11 took 010 for 8, 2^64 for 2^64 - 1, and -1 for a number without a word about the limits.
+TEST(CommandLine, WholeNumbersAreDecimalAndWithinTheirLimits) {
+  const CLI::Validator number = WholeNumber(1, 20);
+  const CLI::Validator any = WholeNumber(0, ~std::uint64_t{0});
+  for (std::string good : {"1", "10", "20"}) EXPECT_EQ(number(good), "") << good;
+  for (std::string good : {"0", "18446744073709551615"}) EXPECT_EQ(any(good), "") << good;
+  for (std::string bad : {"0", "21", "010", "0x5", "-1", "+1", "1.0", "", " 1", "1e1"}) {
+    EXPECT_EQ(number(bad), "Value " + bad + " not in range 1 to 20, in decimal digits");
+  }
+  std::string too_large = "18446744073709551616";
+  EXPECT_THAT(any(too_large), HasSubstr("0 to 18446744073709551615"));
+}
+
+// gRPC dialled port 99999 modulo 65536, and port 0 when there was none.
+TEST(CommandLine, AddressesToDialHaveAPort) {
+  for (const char* good : {"127.0.0.1:1", "host:65535", "[::1]:80"}) {
+    EXPECT_TRUE(CheckHostPort("--router", good, 1).ok()) << good;
+  }
+  for (const char* bad : {"127.0.0.1", "127.0.0.1:0", "127.0.0.1:99999", ":1", "::1", "[]:1",
+                          "[::1:80", "::1:80", "a:", "a: 1", "a:0x1"}) {
+    const absl::Status status = CheckHostPort("--router", bad, 1);
+    EXPECT_EQ(status.message(), std::string("--router: '") + bad +
+                                    "' is not host:port with a port from 1 up to 65535");
+  }
+  EXPECT_TRUE(CheckHostPort("--listen", "127.0.0.1:0").ok());
 }
 
 TEST(CommandLine, HelpShowsDefaultsAndVariables) {
@@ -166,6 +195,31 @@ TEST(Signals, AChildGoesWithItsParent) {
   EXPECT_EQ(read(alive[0], &answer, 1), 0) << "the end of the pipe: all who held it are gone";
   close(alive[0]);
   close(ready[0]);
+}
+
+// Descriptors that are closed when a process starts went to its sockets and files, which then got
+// what was meant for a terminal.
+TEST(StandardStreams, AreNeverSomethingElse) {
+  EXPECT_EQ(ExitCodeOf([] {
+              for (int number = 0; number <= 2; ++number) close(number);
+              OpenStandardStreams();
+              const int next = dup(0);
+              if (next <= 2) return 1;
+              char byte = 0;
+              if (read(0, &byte, 1) != 0) return 2;  // empty
+              const absl::Status lost = PrintToStandardOutput("x");
+              if (lost.message() != "standard output: Bad file descriptor") return 3;
+              return write(2, "x", 1) == 1 ? 0 : 4;
+            }),
+            0);
+  EXPECT_EQ(ExitCodeOf([] {
+              OpenStandardStreams();  // they are open: nothing happens
+              const int full = open("/dev/full", O_WRONLY);
+              dup2(full, 1);
+              const absl::Status lost = PrintToStandardOutput("x");
+              return lost.message() == "standard output: No space left on device" ? 0 : 1;
+            }),
+            0);
 }
 
 TEST(Signals, AParentThatIsGoneAlreadyIsNoticed) {

@@ -35,12 +35,19 @@ absl::StatusOr<std::string> ReadModelFile(const std::string& model_dir, std::str
                                           std::size_t bytes_max) {
   const std::filesystem::path path = std::filesystem::path(model_dir) / name;
   std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) {
+  // A link to nothing is there: who made it meant something by it.
+  if (std::filesystem::symlink_status(path, error).type() ==
+      std::filesystem::file_type::not_found) {
     return absl::NotFoundError(fmt::format("{} not found in {}", name, model_dir));
+  }
+  if (!std::filesystem::is_regular_file(path, error)) {
+    return absl::FailedPreconditionError(
+        fmt::format("{}: {}", path.string(), error ? error.message() : "not a regular file"));
   }
   const std::uintmax_t size = std::filesystem::file_size(path, error);
   if (error)
     return absl::FailedPreconditionError(fmt::format("{}: {}", path.string(), error.message()));
+  if (size == 0) return absl::FailedPreconditionError(fmt::format("{} is empty", path.string()));
   if (size > bytes_max) {
     return absl::FailedPreconditionError(
         fmt::format("{} is {} bytes, limit {}", path.string(), size, bytes_max));

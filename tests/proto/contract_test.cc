@@ -1,17 +1,20 @@
 // The contract: ids, block hashes, and the one table of reasons.
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 #include <numeric>
 #include <set>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "observability/metrics/metrics.h"
 #include "proto/contract/block_hash.h"
 #include "proto/contract/ids.h"
 #include "proto/contract/limits.h"
+#include "proto/contract/model_name.h"
 #include "proto/contract/status.h"
 
 namespace baleen::contract {
@@ -94,6 +97,28 @@ TEST(Status, DocumentationListsEveryRow) {
                               std::to_string(row.http) + " | " + (row.retryable ? "yes" : "no");
     EXPECT_NE(page.str().find(start), std::string::npos) << start;
   }
+}
+
+// Routers resolved links and workers did not: a model behind a link had two names, and no worker. A
+// worker in the directory itself called its model ".".
+TEST(ModelName, IsTheLastComponentAsWritten) {
+  const std::string here = std::filesystem::current_path().filename();
+  for (const auto& [directory, name] :
+       std::vector<std::pair<std::string, std::string>>{{"models/nano", "nano"},
+                                                        {"models/nano/", "nano"},
+                                                        {"/a/b//", "b"},
+                                                        {"models/./nano/.", "nano"},
+                                                        {"models/nano/..", "models"},
+                                                        {".", here},
+                                                        {"./", here},
+                                                        {"/", ""}}) {
+    EXPECT_EQ(ModelNameOf(directory), name) << directory;
+  }
+  const std::filesystem::path link = ::testing::TempDir() + "link-to-a-model";
+  std::filesystem::remove(link);
+  std::filesystem::create_directory_symlink(std::filesystem::absolute("models/nano"), link);
+  EXPECT_EQ(ModelNameOf(link), "link-to-a-model");
+  std::filesystem::remove(link);
 }
 
 TEST(Ids, AreReadableAndOrdered) {

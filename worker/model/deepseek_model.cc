@@ -2,21 +2,16 @@
 #include "worker/model/deepseek_model.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 #include "fmt/format.h"
 #include "kernels/include/float_environment.h"
 #include "observability/base/status_macros.h"
+#include "proto/contract/model_name.h"
 #include "worker/model/checkpoint.h"
 
 namespace baleen::worker {
 namespace {
-
-std::string LastComponent(const std::string& directory) {
-  std::filesystem::path path = std::filesystem::path(directory).lexically_normal();
-  return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
-}
 
 std::int64_t LargestIntermediate(const ModelConfig& config) {
   const std::int64_t dense = config.first_k_dense_replace > 0 ? config.intermediate_size : 0;
@@ -37,7 +32,7 @@ absl::StatusOr<std::unique_ptr<DeepSeekModel>> DeepSeekModel::Load(const ModelOp
   BALEEN_RETURN_IF_ERROR(model->Allocate(device));
   ModelInfo& info = model->info_;
   BALEEN_ASSIGN_OR_RETURN(info.digest, CheckpointDigest(options.directory, *checkpoint));
-  info.name = options.name.empty() ? LastComponent(options.directory) : options.name;
+  info.name = options.name.empty() ? contract::ModelNameOf(options.directory) : options.name;
   info.context_tokens = model->config_.max_position_embeddings;
   info.vocabulary_size = model->config_.vocab_size;
   info.eos_token_ids = model->config_.eos_token_ids;

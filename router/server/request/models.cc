@@ -9,6 +9,7 @@
 #include "observability/base/log.h"
 #include "observability/base/status_macros.h"
 #include "proto/contract/limits.h"
+#include "proto/contract/model_name.h"
 #include "proto/contract/status.h"
 
 namespace baleen::router {
@@ -16,11 +17,15 @@ namespace {
 
 absl::StatusOr<std::string> NameOf(const std::string& directory) {
   std::error_code error;
-  const std::filesystem::path path = std::filesystem::canonical(directory, error);
-  if (error || !std::filesystem::is_directory(path, error)) {
+  const std::filesystem::file_status status = std::filesystem::status(directory, error);
+  if (!std::filesystem::exists(status)) {
     return absl::NotFoundError(fmt::format("model directory '{}' does not exist", directory));
   }
-  std::string name = path.filename().string();
+  if (!std::filesystem::is_directory(status)) {
+    return absl::InvalidArgumentError(
+        fmt::format("model directory '{}' is not a directory", directory));
+  }
+  std::string name = contract::ModelNameOf(directory);
   if (name.empty() || name.size() > contract::kModelNameBytesMax) {
     return absl::InvalidArgumentError(
         fmt::format("the last component of model directory '{}' is the model's name: it must have "
@@ -51,7 +56,7 @@ absl::StatusOr<ModelText> LoadModelText(std::string name, const std::string& dir
   auto tokenizer = Tokenizer::Load(directory);
   if (absl::IsNotFound(tokenizer.status())) {
     std::error_code error;
-    if (std::filesystem::is_regular_file(std::filesystem::path(directory) / "config.json", error)) {
+    if (std::filesystem::exists(std::filesystem::path(directory) / "config.json", error)) {
       return model;
     }
     return absl::NotFoundError("neither config.json nor tokenizer.json in it: it holds no model");

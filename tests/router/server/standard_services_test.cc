@@ -117,6 +117,9 @@ TEST_F(StandardServices, AModelDirectoryThatIsNotThereIsAClearError) {
   options.models = {"models/nowhere"};
   const auto router = Router::Start(options, SystemClock());
   EXPECT_THAT(std::string(router.status().message()), HasSubstr("'models/nowhere' does not exist"));
+  options.models = {"CMakeLists.txt"};
+  EXPECT_THAT(std::string(Router::Start(options, SystemClock()).status().message()),
+              HasSubstr("'CMakeLists.txt' is not a directory"));
   options.models = {"tests"};
   EXPECT_THAT(std::string(Router::Start(options, SystemClock()).status().message()),
               HasSubstr("model directory 'tests': neither config.json nor tokenizer.json"));

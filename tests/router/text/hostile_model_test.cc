@@ -1,4 +1,6 @@
 // Model directories that are damaged, wrong or hostile: a status, never a crash.
+#include <sys/stat.h>
+
 #include <random>
 #include <string>
 
@@ -24,10 +26,28 @@ absl::Status LoadStatus(const std::string& tokenizer_json, const std::string& co
 TEST(HostileModelTest, MissingFilesAreNamed) {
   EXPECT_EQ(Tokenizer::Load("no/such/model").status(),
             absl::NotFoundError("tokenizer.json not found in no/such/model"));
-  const ModelDir dir;
-  std::filesystem::create_directory(dir.path() + "/tokenizer.json");
-  EXPECT_EQ(Tokenizer::Load(dir.path()).status(),
-            absl::NotFoundError("tokenizer.json not found in " + dir.path()));
+}
+
+// What is there but cannot be read was taken for missing, and the model served without it.
+TEST(HostileModelTest, WhatIsNoRegularFileIsNamed) {
+  const std::string kind = ": not a regular file";
+  for (const std::string name : {"/tokenizer.json", "/tokenizer_config.json"}) {
+    const ModelDir dir;
+    const std::string path = dir.path() + name;
+    if (name != "/tokenizer.json") dir.Write("tokenizer.json", GoodTokenizer());
+    const auto load = [&] { return Tokenizer::Load(dir.path()).status(); };
+    std::filesystem::create_directory(path);
+    EXPECT_EQ(load(), absl::FailedPreconditionError(path + kind));
+    std::filesystem::remove(path);
+    ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+    EXPECT_EQ(load(), absl::FailedPreconditionError(path + kind));
+    std::filesystem::remove(path);
+    std::filesystem::create_symlink("nowhere", path);
+    EXPECT_EQ(load(), absl::FailedPreconditionError(path + ": No such file or directory"));
+    std::filesystem::remove(path);
+    dir.Write(name.substr(1), "");
+    EXPECT_EQ(load(), absl::FailedPreconditionError(path + " is empty"));
+  }
 }
 
 TEST(HostileModelTest, LargeFilesAreNotRead) {

@@ -197,5 +197,18 @@ TEST_F(Ending, AKilledSupervisorLeavesNoOrphans) {
   ExpectNothingLeft(absl::Seconds(20) * kSlowness);
 }
 
+// The children of a killed supervisor finished what ran first, ten seconds long, on addresses that
+// its successor was to have.
+TEST_F(Ending, AKilledSupervisorTakesABusyClusterWithItAtOnce) {
+  auto client = cli::ChildProcess::Launch(
+      {.executable = BinaryPath("baleen"),
+       .arguments = {"generate", "--router", cluster_->grpc(), "--token-ids", "0,5,6",
+                     "--max-tokens", "4000", "--ignore-eos"}});
+  ASSERT_TRUE(client.ok()) << client.status();
+  ASSERT_TRUE(Eventually(kRecoverMax, [&] { return cluster_->KvBlocksUsed().value_or(0) > 0; }));
+  ASSERT_TRUE(cluster_->Stop(SIGKILL).has_value());
+  ExpectNothingLeft(absl::Seconds(3) * kSlowness);
+}
+
 }  // namespace
 }  // namespace baleen::integration

@@ -49,8 +49,7 @@ ParsedCommandLine ParseCommandLine(int argument_count, const char* const* argume
                            RunDemo},
       app, parsed);
   Add(Command<ChatOptions>{"chat", "Talk to a cluster", AddChatOptions, RunChat}, app, parsed);
-  Add(Command<GenerateOptions>{"generate",
-                               "Continue a text or token ids, by a cluster or in this process",
+  Add(Command<GenerateOptions>{"generate", "Continue a text or ids, by a cluster or here",
                                AddGenerateOptions, RunGenerate},
       app, parsed);
   Add(Command<DoctorOptions>{"doctor", "Say what this machine lacks and how to fix it",

@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
+#include <limits>
 
+#include "observability/base/status_macros.h"
+#include "observability/process/command_line.h"
 #include "proto/contract/limits.h"
 #include "proto/contract/status.h"
 #include "router/text/utf8.h"
@@ -27,30 +30,31 @@ absl::Status NotAnId(std::size_t index, std::string_view entry) {
       "--token-ids entry {} is '{}', which is no 32-bit number", index, entry.substr(0, 40)));
 }
 
-// CLI11 takes -1 for the largest 64-bit number.
-std::string RefuseMinus(const std::string& text) {
-  return text.starts_with('-') ? fmt::format("Value {} is below 0", text) : "";
-}
-
 }  // namespace
+
+CLI::Validator WholeNumber(std::uint64_t least, std::uint64_t most) {
+  return process::WholeNumber(least, most).description("");
+}
 
 void AddRequestOptions(CLI::App& command, RequestOptions& options) {
   command.add_option("--max-tokens", options.max_tokens, "Most tokens to generate [what fits]")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(WholeNumber(1, contract::kCompletionTokensMax));
   command.add_option("--temperature", options.temperature, "0 = most probable token, to 2 [0]")
       ->type_name("T");
   command.add_option("--top-k", options.top_k, "Choose among the K most probable [0 = all]")
-      ->type_name("K");
+      ->type_name("K")
+      ->check(WholeNumber(0, std::numeric_limits<std::uint32_t>::max()));
   command.add_option("--top-p", options.top_p, "Choose among the most probable, to share P [1]")
       ->type_name("P");
   command.add_option("--seed", options.seed, "Same seed, same answer [random]")
       ->type_name("N")
-      ->check(CLI::Validator(RefuseMinus, ""));
+      ->check(WholeNumber(0, std::numeric_limits<std::uint64_t>::max()));
   command
       .add_option("--timeout-seconds", options.timeout_seconds,
                   "Give up on a reply, 1 to 86400 [600]")
       ->type_name("N")
-      ->check(CLI::Range(1u, kTimeoutSecondsMax).description(""));
+      ->check(WholeNumber(1, kTimeoutSecondsMax));
 }
 
 void Fill(const RequestOptions& options, v1::SamplingParams& sampling, v1::StopParams& stop) {
@@ -69,6 +73,8 @@ absl::StatusOr<std::string> RouterAddress(const std::string& given) {
     return absl::InvalidArgumentError(
         "--router is missing: the host:port that 'baleen up' prints as gRPC");
   }
+  BALEEN_RETURN_IF_ERROR(
+      process::CheckHostPort(given.empty() ? "BALEEN_ROUTER" : "--router", address, 1));
   return address;
 }
 

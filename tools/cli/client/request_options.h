@@ -14,11 +14,16 @@
 
 namespace CLI {
 class App;
-}
+class Validator;
+}  // namespace CLI
 
 namespace baleen::cli {
 
-// What is not given is left to the router. Ranges are checked there, in one place for all clients.
+// process::WholeNumber without a description of itself: the help has no room for it, the error says
+// it.
+CLI::Validator WholeNumber(std::uint64_t least, std::uint64_t most);
+
+// What is not given is left to the router, which checks ranges for all clients.
 struct RequestOptions {
   std::optional<float> temperature;
   std::uint32_t top_k = 0;

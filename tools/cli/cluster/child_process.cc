@@ -32,6 +32,7 @@ absl::StatusOr<Pipe> MakePipe() {
 struct ExecPlan {
   const char* executable = nullptr;
   char* const* arguments = nullptr;
+  char* const* environment = nullptr;
   pid_t parent = 0;
   int null_input = -1;
   int out = -1;
@@ -50,7 +51,7 @@ struct ExecPlan {
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   good = good && ::dup2(plan.null_input, STDIN_FILENO) >= 0 &&
          ::dup2(plan.out, STDOUT_FILENO) >= 0 && ::dup2(plan.err, STDERR_FILENO) >= 0;
-  if (good) ::execv(plan.executable, plan.arguments);
+  if (good) ::execve(plan.executable, plan.arguments, plan.environment);
   const int error = errno;
   [[maybe_unused]] const ssize_t written = ::write(plan.failure, &error, sizeof(error));
   ::_exit(127);
@@ -61,6 +62,16 @@ std::vector<char*> ArgumentVector(const ChildCommand& command) {
   vector.push_back(const_cast<char*>(command.executable.c_str()));
   for (const std::string& argument : command.arguments) {
     vector.push_back(const_cast<char*>(argument.c_str()));
+  }
+  vector.push_back(nullptr);
+  return vector;
+}
+
+std::vector<char*> EnvironmentVector(const ChildCommand& command) {
+  std::vector<char*> vector;
+  for (char** variable = environ; *variable != nullptr; ++variable) vector.push_back(*variable);
+  for (const std::string& variable : command.environment) {
+    vector.push_back(const_cast<char*>(variable.c_str()));
   }
   vector.push_back(nullptr);
   return vector;
@@ -82,8 +93,10 @@ absl::StatusOr<ChildProcess> ChildProcess::Launch(const ChildCommand& command) {
   }
   Descriptor null_input(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   const std::vector<char*> arguments = ArgumentVector(command);
+  const std::vector<char*> environment = EnvironmentVector(command);
   const ExecPlan plan{.executable = command.executable.c_str(),
                       .arguments = arguments.data(),
+                      .environment = environment.data(),
                       .parent = ::getpid(),
                       .null_input = null_input.number(),
                       .out = pipes[0].write.number(),

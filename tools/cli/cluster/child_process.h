@@ -16,6 +16,8 @@ namespace baleen::cli {
 struct ChildCommand {
   std::string executable;              // path
   std::vector<std::string> arguments;  // without the program's name
+  std::vector<std::string> environment =
+      {};  // "NAME=value", added to ours; not a name that we have
 };
 
 // Threading: the kernel ties the child's life to the *thread* that launched it, so launch from one

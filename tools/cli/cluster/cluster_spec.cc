@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 #include <span>
 #include <utility>
@@ -108,6 +109,13 @@ std::vector<std::string> ArgumentsOf(const ClusterSpec& spec, const ChildSpec& c
   Append("--drain-seconds", std::to_string(spec.drain_seconds), arguments);
   arguments.emplace_back("--die-with-parent");
   return arguments;
+}
+
+std::vector<std::string> EnvironmentOf(const ChildSpec& child) {
+  const bool chosen =
+      std::getenv("UCX_NET_DEVICES") != nullptr || std::getenv("UCX_TLS") != nullptr;
+  if (child.kind == ChildKind::kRouter || chosen) return {};
+  return {"UCX_NET_DEVICES=lo"};
 }
 
 }  // namespace baleen::cli

@@ -32,6 +32,10 @@ struct ClusterSpec {
 };
 
 inline constexpr std::uint32_t kWorkersMax = 64;
+// As baleen-worker takes them.
+inline constexpr std::uint32_t kKvBlocksMax = 1u << 30;
+inline constexpr std::uint32_t kSequencesMaxMax = 1024;
+inline constexpr std::uint32_t kStepTokensMaxMax = 16'384;
 
 // INVALID_ARGUMENT names the option and its limit.
 absl::Status Validate(const ClusterSpec& spec);
@@ -62,5 +66,10 @@ absl::StatusOr<ReadyLine> ParseReadyLine(ChildKind kind, std::string_view line);
 // worker.
 std::vector<std::string> ArgumentsOf(const ClusterSpec& spec, const ChildSpec& child,
                                      const ReadyLine* router, const ReadyLine* own);
+
+// What a child gets besides our own environment, "NAME=value". The data plane of workers on one
+// machine stays on its loopback interface; else UCX would listen on every one. Whoever sets
+// UCX_NET_DEVICES or UCX_TLS has chosen.
+std::vector<std::string> EnvironmentOf(const ChildSpec& child);
 
 }  // namespace baleen::cli

@@ -143,7 +143,8 @@ void Supervisor::Loop::Do(const LaunchChild& action) {
       spec.kind == ChildKind::kRouter ? options_.router_executable : options_.worker_executable;
   auto process = ChildProcess::Launch(
       {.executable = executable,
-       .arguments = ArgumentsOf(options_.spec, spec, known(slots_[0]), known(slot))});
+       .arguments = ArgumentsOf(options_.spec, spec, known(slots_[0]), known(slot)),
+       .environment = EnvironmentOf(spec)});
   if (!process.ok()) {
     pending_.push_back(
         ChildEnded{.child = action.child, .why = std::string(process.status().message())});

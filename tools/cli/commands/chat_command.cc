@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "observability/process/command_line.h"
 #include "tools/cli/session/exit_code.h"
 
 namespace baleen::cli {
@@ -21,7 +22,8 @@ int Once(const ChatOptions& options, ChatSession& session) {
 
 void AddChatOptions(CLI::App& command, ChatOptions& options) {
   command.add_option("--router", options.router, "gRPC of a cluster [$BALEEN_ROUTER]")
-      ->type_name("HOST:PORT");
+      ->type_name("HOST:PORT")
+      ->check(process::HostPort(1));
   auto* once = command.add_option("--once", options.once, "Ask this, show the answer, end");
   command.add_flag("--json", options.json, "With --once: the reply as one line of JSON")
       ->needs(once)

@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <utility>
 
+#include "observability/process/command_line.h"
+#include "tools/cli/client/request_options.h"
 #include "tools/cli/cluster/cluster_spec.h"
 #include "tools/cli/doctor/data_plane_check.h"
 #include "tools/cli/doctor/machine_checks.h"
@@ -18,11 +20,13 @@ void AddDoctorOptions(CLI::App& command, DoctorOptions& options) {
       ->type_name("DIR");
   command.add_option("--workers", options.demand.workers, "Workers to run here, 1 to 64 [2]")
       ->type_name("N")
-      ->check(CLI::Range(1u, kWorkersMax).description(""));
+      ->check(WholeNumber(1, kWorkersMax));
   command.add_option("--kv-blocks", options.demand.kv_blocks, "KV blocks of each [one context]")
-      ->type_name("N");
+      ->type_name("N")
+      ->check(WholeNumber(0, kKvBlocksMax));
   command.add_option("--listen", options.listen, "Address to be listened on [127.0.0.1:0]")
-      ->type_name("HOST:PORT");
+      ->type_name("HOST:PORT")
+      ->check(process::HostPort());
   command.add_flag("--json", options.json, "The findings as one line of JSON");
 }
 

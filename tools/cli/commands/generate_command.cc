@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "observability/base/status_macros.h"
+#include "observability/process/command_line.h"
 #include "proto/contract/limits.h"
 #include "tools/cli/client/inference_client.h"
 #include "tools/cli/client/render.h"
@@ -63,18 +64,22 @@ absl::StatusOr<GenerateResult> Generate(const GenerateOptions& options,
                                         const v1::GenerateRequest& request, PlainOutput* plain) {
   GenerateResult result;
   absl::Status malformed;
+  Cancellation cancellation;
   const auto on_chunk = [&](const v1::GenerateChunk& chunk) {
     if (malformed.ok()) malformed = Append(chunk, result);
     if (malformed.ok() && plain != nullptr) plain->Show(chunk);
+    if (!malformed.ok() || !StandardOutputStatus().ok()) cancellation.Cancel();
   };
-  if (!options.model_directory.empty()) {
-    BALEEN_RETURN_IF_ERROR(GenerateLocally(options.model_directory, request, on_chunk));
-  } else {
-    Cancellation never;
-    BALEEN_RETURN_IF_ERROR(InferenceClient(options.router)
-                               .Generate(request, options.request.within(), never, on_chunk));
-  }
+  const absl::Status status =
+      options.model_directory.empty()
+          ? InferenceClient(options.router)
+                .Generate(request, options.request.within(), cancellation, on_chunk)
+          : GenerateLocally({.directory = options.model_directory,
+                             .request = request,
+                             .within = options.request.within()},
+                            on_chunk);
   BALEEN_RETURN_IF_ERROR(malformed);
+  BALEEN_RETURN_IF_ERROR(status);
   BALEEN_RETURN_IF_ERROR(CheckEnded(result.finish_reason));
   return result;
 }
@@ -94,17 +99,19 @@ absl::StatusOr<GenerateOptions> Complete(GenerateOptions options) {
 
 void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
   command.add_option("--router", options.router, "gRPC of a cluster [$BALEEN_ROUTER]")
-      ->type_name("HOST:PORT");
+      ->type_name("HOST:PORT")
+      ->check(process::HostPort(1));
   command.add_option("--model", options.model_directory, "Or: directory of a model to run here")
       ->type_name("DIR");
-  command.add_option("--model-name", options.model_name, "Of the cluster's models [the only one]")
+  command.add_option("--model-name", options.model_name, "Which of the models [the only one]")
       ->type_name("NAME");
   command.add_option("--prompt", options.prompt, "Text to continue; - reads standard input");
   command.add_option("--token-ids", options.token_ids, "Or: token ids, 1,2,3; - reads them")
       ->type_name("IDS");
   AddRequestOptions(command, options.request);
   command.add_option("--logprobs", options.logprobs, "With --json: the K most probable, 0 to 20")
-      ->type_name("K");
+      ->type_name("K")
+      ->check(WholeNumber(0, contract::kLogprobsMax));
   command.add_flag("--ignore-eos", options.ignore_eos, "Do not stop where the model would");
   command.add_flag("--json", options.json, "The reply as one line of JSON");
 }

@@ -1,23 +1,33 @@
 #include "tools/cli/commands/up_command.h"
 
 #include <fmt/format.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "observability/process/signals.h"
 #include "tools/cli/cluster/signals.h"
 #include "tools/cli/session/exit_code.h"
 
 namespace baleen::cli {
+namespace {
+
+std::string ReadyText(const RunningCluster& cluster) {
+  const Style style(ColoursOn(STDOUT_FILENO));
+  return fmt::format("\n{}\n{}\n  talk to it:  baleen chat --router {}\n\n",
+                     style.Paint(Look::kBold, "The cluster is ready."),
+                     RenderTable(AddressRows(cluster), style), cluster[0].ready.at("grpc"));
+}
+
+}  // namespace
 
 void AddUpOptions(CLI::App& command, UpOptions& options) {
   AddClusterOptions(command, options.cluster);
   command.add_flag("--json", options.json, "One line with addresses and pids when ready");
-  command.add_flag("--die-with-parent", options.die_with_parent, "Stop when the caller ends");
+  command.add_flag("--die-with-parent", options.die_with_parent,
+                   "End at once when the caller does");
   command.parse_complete_callback([&] { ChooseWorkers(command, options.cluster); });
 }
 
@@ -47,28 +57,23 @@ std::string ReadyJson(const RunningCluster& cluster) {
 int RunUp(const UpOptions& options) {
   BlockSignals();
   if (options.die_with_parent) {
-    const pid_t parent = ::getppid();
-    ::prctl(PR_SET_PDEATHSIG, SIGTERM);
-    if (::getppid() != parent) return kExitGood;  // it ended just now
+    // The kernel then ends our children in the same way.
+    if (!process::DieWithParent(::getppid())) return kExitGood;
   }
   if (const auto valid = Validate(options.cluster.spec); !valid.ok()) return ExitWithUsage(valid);
   auto supervisor_options = MakeSupervisorOptions(options.cluster);
   if (!supervisor_options.ok()) return ExitWithMessage(supervisor_options.status());
   supervisor_options->stop_signals = StopSignals();
-  supervisor_options->on_ready = [&options](const RunningCluster& cluster) {
-    if (options.json) {
-      WriteAll(STDOUT_FILENO, ReadyJson(cluster) + "\n");
-      return;
-    }
-    const Style style(ColoursOn(STDOUT_FILENO));
-    WriteAll(STDOUT_FILENO,
-             fmt::format("\n{}\n{}\n  talk to it:  baleen chat --router {}\n\n",
-                         style.Paint(Look::kBold, "The cluster is ready."),
-                         RenderTable(AddressRows(cluster), style), cluster[0].ready.at("grpc")));
+  Supervisor* running = nullptr;
+  supervisor_options->on_ready = [&options, &running](const RunningCluster& cluster) {
+    const std::string ready = options.json ? ReadyJson(cluster) + "\n" : ReadyText(cluster);
+    // A cluster whose addresses nobody has is of no use.
+    if (!WriteAll(STDOUT_FILENO, ready)) running->RequestStop();
   };
   auto supervisor = Supervisor::Create(*std::move(supervisor_options), SystemClock());
   if (!supervisor.ok()) return ExitWithMessage(supervisor.status());
-  return ExitWithMessage((*supervisor)->Run());
+  running = supervisor->get();
+  return ExitWithMessage(running->Run());
 }
 
 }  // namespace baleen::cli

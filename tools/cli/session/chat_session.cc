@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "observability/base/status_macros.h"
+#include "proto/contract/status.h"
 #include "tools/cli/session/exit_code.h"
 
 namespace baleen::cli {
@@ -54,9 +55,15 @@ absl::StatusOr<ChatResult> ChatSession::Ask(const std::string& question,
                                              if (!malformed.ok()) return cancellation.Cancel();
                                              printer.Reasoning(chunk.reasoning_delta());
                                              printer.Answer(chunk.delta());
+                                             if (!StandardOutputStatus().ok()) {
+                                               cancellation.Cancel();
+                                             }
                                            });
   printer.Finish();
   BALEEN_RETURN_IF_ERROR(malformed);
+  if (absl::IsCancelled(status) && cancellation.cancelled()) {
+    return contract::MakeStatus(contract::Reason::kCancelled, "interrupted");
+  }
   BALEEN_RETURN_IF_ERROR(status);
   BALEEN_RETURN_IF_ERROR(CheckEnded(result.finish_reason));
   conversation_ = std::move(request);
@@ -69,7 +76,7 @@ absl::Status Converse(ChatSession& session, Interrupts& interrupts,
   const bool terminal = ::isatty(STDIN_FILENO) == 1 && ::isatty(STDOUT_FILENO) == 1;
   const Style style(ColoursOn(STDOUT_FILENO));
   LineInput input(STDIN_FILENO);
-  while (!interrupts.ended()) {
+  while (!interrupts.ended() && StandardOutputStatus().ok()) {
     if (terminal) WriteAll(STDOUT_FILENO, style.Paint(Look::kBold, "> "));
     BALEEN_ASSIGN_OR_RETURN(const std::optional<std::string> line, input.Next(interrupts));
     if (!line) break;

@@ -21,6 +21,7 @@ std::string OneLine(std::string text) {
 
 int ExitWith(const absl::Status& status) {
   if (status.ok()) return kExitGood;
+  if (!StandardOutputStatus().ok()) return kExitFailed;
   WriteAll(STDERR_FILENO, fmt::format("error: {}: {}\n", absl::StatusCodeToString(status.code()),
                                       OneLine(std::string(status.message()))));
   return kExitFailed;
@@ -28,13 +29,20 @@ int ExitWith(const absl::Status& status) {
 
 int ExitWithMessage(const absl::Status& status) {
   if (status.ok()) return kExitGood;
-  ExitWithUsage(status);
+  if (StandardOutputStatus().ok()) ExitWithUsage(status);
   return kExitFailed;
 }
 
 int ExitWithUsage(const absl::Status& status) {
   WriteAll(STDERR_FILENO, fmt::format("error: {}\n", OneLine(std::string(status.message()))));
   return kExitUsage;
+}
+
+int Conclude(int exit_code) {
+  const absl::Status output = StandardOutputStatus();
+  if (output.ok()) return exit_code;
+  ExitWithUsage(output);
+  return kExitFailed;
 }
 
 }  // namespace baleen::cli

@@ -10,6 +10,8 @@ inline constexpr int kExitFailed = 1;
 inline constexpr int kExitUsage = 2;  // the command line itself is wrong
 
 // Prints "error: UNAVAILABLE: message" and returns kExitFailed; kExitGood, silently, for OK.
+// Neither this nor the next says anything when standard output has failed: that is why, and
+// Conclude says it.
 int ExitWith(const absl::Status& status);
 
 // For what fails on this machine, where a gRPC code says nothing: "error: message", kExitFailed;
@@ -18,5 +20,9 @@ int ExitWithMessage(const absl::Status& status);
 
 // For an option whose value can not be used: "error: message", kExitUsage.
 int ExitWithUsage(const absl::Status& status);
+
+// The last thing of every command: `exit_code`, unless standard output has failed. Then "error:
+// standard output: No space left on device", kExitFailed.
+int Conclude(int exit_code);
 
 }  // namespace baleen::cli

@@ -8,7 +8,9 @@
 #include <utility>
 
 #include "observability/base/status_macros.h"
+#include "observability/process/command_line.h"
 #include "tools/cli/client/probe.h"
+#include "tools/cli/client/request_options.h"
 #include "tools/cli/terminal/process_log.h"
 
 namespace baleen::cli {
@@ -19,23 +21,26 @@ void AddClusterOptions(CLI::App& command, ClusterOptions& options) {
                               const char* description) {
     return command.add_option(name, value, description)->type_name(type);
   };
-  // A validator without a description of itself: the help has no room for it, the error says it.
-  const auto within = [](std::uint32_t least, std::uint32_t most) {
-    return CLI::Range(least, most).description("");
-  };
+  const CLI::Validator workers = WholeNumber(0, kWorkersMax);
   add("--model", spec.model_directory, "DIR", "Directory of the model")->required();
-  add("--prefill", spec.prefill, "N", "Workers that compute prompts [1 unless --mixed]");
-  add("--decode", spec.decode, "N", "Workers that generate [1 unless --mixed]");
-  add("--mixed", spec.mixed, "N", "Workers that do both [0]");
-  add("--listen", spec.listen, "HOST:PORT", "gRPC for clients; port 0 = any [127.0.0.1:0]");
-  add("--metrics-listen", spec.metrics_listen, "HOST:PORT", "The router's page [127.0.0.1:0]");
-  add("--kv-blocks", spec.kv_blocks, "N", "KV blocks of 64 tokens of a worker [by memory]");
-  add("--sequences-max", spec.sequences_max, "N", "Sequences that a worker runs at a time");
-  add("--step-tokens-max", spec.step_tokens_max, "N", "Prompt tokens in a step");
+  add("--prefill", spec.prefill, "N", "Workers that read prompts [1 unless --mixed]")
+      ->check(workers);
+  add("--decode", spec.decode, "N", "Workers that generate [1 unless --mixed]")->check(workers);
+  add("--mixed", spec.mixed, "N", "Workers that do both [0]")->check(workers);
+  add("--listen", spec.listen, "HOST:PORT", "gRPC for clients; port 0 = any [127.0.0.1:0]")
+      ->check(process::HostPort());
+  add("--metrics-listen", spec.metrics_listen, "HOST:PORT", "The router's page [127.0.0.1:0]")
+      ->check(process::HostPort());
+  add("--kv-blocks", spec.kv_blocks, "N", "KV blocks of 64 tokens of a worker [by memory]")
+      ->check(WholeNumber(0, kKvBlocksMax));
+  add("--sequences-max", spec.sequences_max, "N", "Sequences that a worker runs at a time")
+      ->check(WholeNumber(1, kSequencesMaxMax));
+  add("--step-tokens-max", spec.step_tokens_max, "N", "Prompt tokens in a step")
+      ->check(WholeNumber(1, kStepTokensMaxMax));
   add("--drain-seconds", spec.drain_seconds, "N", "To finish requests at the end, to 3600 [10]")
-      ->check(within(0, 3600));
+      ->check(WholeNumber(0, 3600));
   add("--ready-seconds", options.ready_seconds, "N", "To come up, 1 to 86400 [60]")
-      ->check(within(1, 86400));
+      ->check(WholeNumber(1, 86400));
   add("--log-level", spec.log_level, "LEVEL", "debug, info, warning or error")
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}).description(""));
 }

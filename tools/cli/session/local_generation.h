@@ -6,14 +6,20 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "proto/baleen/v1/inference.pb.h"
 
 namespace baleen::cli {
 
-// Loads the model in `directory` and generates as Inference.Generate would: the same checks,
-// defaults and chunks. A prompt of token ids needs no tokenizer in the directory; without one, text
-// stays empty. `model` of the request is not looked at.
-absl::Status GenerateLocally(const std::string& directory, const v1::GenerateRequest& request,
+struct LocalGeneration {
+  std::string directory;        // of the model
+  v1::GenerateRequest request;  // `model` is empty, or the directory's last component
+  absl::Duration within = absl::InfiniteDuration();  // for the reply, once the model is loaded
+};
+
+// Loads the model and generates as Inference.Generate would: the same checks, defaults, chunks and
+// errors. A prompt of token ids needs no tokenizer in the directory; without one, text stays empty.
+absl::Status GenerateLocally(const LocalGeneration& generation,
                              const std::function<void(const v1::GenerateChunk&)>& on_chunk);
 
 }  // namespace baleen::cli

@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 
 namespace baleen::cli {
 namespace {
@@ -15,6 +17,8 @@ constexpr std::array<std::string_view, 9> kCodes = {"0",  "2",  "1",  "31", "32"
                                                     "33", "34", "35", "36"};
 constexpr std::array kProcessLooks = {Look::kCyan, Look::kMagenta, Look::kYellow, Look::kBlue,
                                       Look::kGreen};
+
+std::atomic<int> standard_output_error = 0;  // errno of the first failure
 
 }  // namespace
 
@@ -55,11 +59,21 @@ std::string WithoutControls(std::string_view text) {
   return kept;
 }
 
+absl::Status StandardOutputStatus() {
+  const int error = standard_output_error;
+  if (error == 0) return absl::OkStatus();
+  return absl::InternalError(fmt::format("standard output: {}", std::strerror(error)));
+}
+
 bool WriteAll(int descriptor, std::string_view text) {
   while (!text.empty()) {
     const ssize_t written = ::write(descriptor, text.data(), text.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return false;
+    if (written < 0) {
+      int good = 0;
+      if (descriptor == STDOUT_FILENO) standard_output_error.compare_exchange_strong(good, errno);
+      return false;
+    }
     text.remove_prefix(static_cast<std::size_t>(written));
   }
   return true;

@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
+
 namespace baleen::cli {
 
 enum class Look : std::uint8_t {
@@ -43,8 +45,12 @@ Look LookOf(std::string_view process);
 // to U+009F) go too.
 std::string WithoutControls(std::string_view text);
 
-// Writes all of `text` to a descriptor at once, so that it is seen now. False when the reader is
-// gone.
+// Writes all of `text` to a descriptor at once, so that it is seen now. False when it can not be
+// written.
 bool WriteAll(int descriptor, std::string_view text);
+
+// OK, or why a WriteAll to stdout failed: "standard output: No space left on device". It stays: a
+// command whose output is lost has failed, whatever else it did. Any thread.
+absl::Status StandardOutputStatus();
 
 }  // namespace baleen::cli

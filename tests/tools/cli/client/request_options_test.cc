@@ -40,13 +40,13 @@ TEST(RequestOptions, NothingGivenNothingSet) {
 TEST(RequestOptions, EverythingGivenEverythingSet) {
   v1::GenerateRequest request;
   Fill(Parse({"--temperature", "0.7", "--top-k", "5", "--top-p", "0.9", "--seed",
-              "18446744073709551615", "--max-tokens", "0"}),
+              "18446744073709551615", "--max-tokens", "32768"}),
        *request.mutable_sampling(), *request.mutable_stop());
   EXPECT_EQ(request.sampling().temperature(), 0.7f);
   EXPECT_EQ(request.sampling().top_k(), 5u);
   EXPECT_EQ(request.sampling().top_p(), 0.9f);
   EXPECT_EQ(request.sampling().seed(), ~std::uint64_t{0});
-  EXPECT_EQ(request.stop().max_tokens(), 0u) << "the router says what is wrong with 0";
+  EXPECT_EQ(request.stop().max_tokens(), 32768u);
 }
 
 TEST(RequestOptions, OddTemperaturesReachTheRouter) {
@@ -71,6 +71,11 @@ TEST(RouterAddress, OptionThenEnvironmentThenError) {
   ::setenv("BALEEN_ROUTER", "env:1", 1);
   EXPECT_EQ(RouterAddress("given:2").value(), "given:2");
   EXPECT_EQ(RouterAddress("").value(), "env:1");
+  ::setenv("BALEEN_ROUTER", "env", 1);
+  EXPECT_THAT(std::string(RouterAddress("").status().message()),
+              HasSubstr("BALEEN_ROUTER: 'env' is not host:port with a port from 1 up to 65535"));
+  EXPECT_THAT(std::string(RouterAddress("127.0.0.1:99999").status().message()),
+              HasSubstr("--router: '127.0.0.1:99999'"));
   ::unsetenv("BALEEN_ROUTER");
   EXPECT_THAT(std::string(RouterAddress("").status().message()), HasSubstr("--router is missing"));
 }

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 
 #include <array>
@@ -84,6 +85,17 @@ TEST(ChildProcess, StartsWithNothingOfOurSignalsAndTerminal) {
   EXPECT_EQ(SignalSet(out, "SigIgn:"), SignalSet(own.str(), "SigIgn:") & ~kPipe);
   EXPECT_THAT(out, HasSubstr("\n0\n")) << "standard input is empty";
   EXPECT_THAT(out, HasSubstr("own-group"));
+}
+
+TEST(ChildProcess, AddsToTheEnvironment) {
+  BlockSignals();
+  ::setenv("BALEEN_OURS", "inherited", 1);
+  auto child = ChildProcess::Launch({.executable = "/bin/sh",
+                                     .arguments = {"-c", "echo $BALEEN_OURS $BALEEN_ADDED"},
+                                     .environment = {"BALEEN_ADDED=added"}});
+  ::unsetenv("BALEEN_OURS");
+  ASSERT_TRUE(child.ok()) << child.status();
+  EXPECT_EQ(ReadToEnd(child->stdout_number()), "inherited added\n");
 }
 
 TEST(ChildProcess, DescribesADeathBySignal) {

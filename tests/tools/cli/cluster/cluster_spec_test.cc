@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
 #include <string>
 #include <vector>
@@ -73,6 +74,19 @@ TEST(ClusterSpec, NextLifeTakesThePortsOfTheFirst) {
             "--model m --role decode --group 0 --rank 0 --router h:2 --metrics-listen h:4 "
             "--kv-blocks 7 --log-format text --log-level info --drain-seconds 10 "
             "--die-with-parent");
+}
+
+// The data plane of workers that were asked to use the loopback interface listened on all others.
+TEST(ClusterSpec, WorkersKeepTheirDataPlaneOnThisMachine) {
+  const ChildSpec worker{.kind = ChildKind::kWorker};
+  for (const char* name : {"UCX_NET_DEVICES", "UCX_TLS"}) ::unsetenv(name);
+  EXPECT_THAT(EnvironmentOf(worker), ElementsAre("UCX_NET_DEVICES=lo"));
+  EXPECT_THAT(EnvironmentOf({.kind = ChildKind::kRouter}), ElementsAre());
+  for (const char* name : {"UCX_NET_DEVICES", "UCX_TLS"}) {
+    ::setenv(name, "all", 1);
+    EXPECT_THAT(EnvironmentOf(worker), ElementsAre()) << name << " is the user's choice";
+    ::unsetenv(name);
+  }
 }
 
 TEST(ReadyLine, TakesTheKeysOfItsKindAndToleratesMore) {

@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 constexpr std::size_t kScreenLines = 24;
-constexpr std::size_t kScreenColumns = 100;
+constexpr std::size_t kScreenColumns = 80;
 
 ParsedCommandLine Parse(std::vector<const char*> arguments) {
   arguments.insert(arguments.begin(), "baleen");
@@ -75,18 +75,31 @@ TEST(CommandLine, ABadOneNamesWhatIsWrongInOneLine) {
     std::vector<const char*> arguments;
     const char* names;
   };
-  for (const Case& c :
-       std::vector<Case>{{{}, "baleen --help"},
-                         {{"sing"}, "sing"},
-                         {{"up"}, "--model"},
-                         {{"up", "--model", "m", "--prefill", "-1"}, "--prefill"},
-                         {{"up", "--model", "m", "--log-level", "loud"}, "loud"},
-                         {{"up", "--model", "m", "--drain-seconds", "9999"}, "--drain-seconds"},
-                         {{"chat", "--json"}, "--once"},
-                         {{"chat", "--router"}, "--router"},
-                         {{"generate", "--max-tokens", "x"}, "--max-tokens"},
-                         {{"generate", "--model", "m", "--unknown"}, "--unknown"},
-                         {{"doctor", "--workers", "65"}, "--workers"}}) {
+  for (const Case& c : std::vector<Case>{
+           {{}, "baleen --help"},
+           {{"sing"}, "sing"},
+           {{"up"}, "--model"},
+           {{"up", "--model", "m", "--prefill", "-1"}, "--prefill"},
+           {{"up", "--model", "m", "--log-level", "loud"}, "loud"},
+           {{"up", "--model", "m", "--drain-seconds", "9999"}, "--drain-seconds"},
+           {{"chat", "--json"}, "--once"},
+           {{"chat", "--router"}, "--router"},
+           {{"up", "--model", "m", "--sequences-max", "0"}, "--sequences-max: Value 0"},
+           {{"up", "--model", "m", "--step-tokens-max", "0"}, "range 1 to 16384"},
+           {{"up", "--model", "m", "--mixed", "65"}, "range 0 to 64"},
+           {{"up", "--model", "m", "--listen", "a:99999"}, "--listen: 'a:99999'"},
+           {{"demo", "--model", "m", "--metrics-listen", "a"}, "--metrics-listen"},
+           {{"chat", "--router", "127.0.0.1:99999"}, "--router: '127.0.0.1:99999'"},
+           {{"chat", "--seed", "18446744073709551616"}, "18446744073709551615"},
+           {{"generate", "--router", "127.0.0.1"}, "port from 1 up to 65535"},
+           {{"generate", "--max-tokens", "-1"}, "range 1 to 32768"},
+           {{"generate", "--max-tokens", "0"}, "range 1 to 32768"},
+           {{"generate", "--max-tokens", "32769"}, "range 1 to 32768"},
+           {{"generate", "--max-tokens", "010"}, "--max-tokens: Value 010"},
+           {{"generate", "--logprobs", "21"}, "range 0 to 20"},
+           {{"generate", "--max-tokens", "x"}, "--max-tokens"},
+           {{"generate", "--model", "m", "--unknown"}, "--unknown"},
+           {{"doctor", "--workers", "65"}, "--workers"}}) {
     const ParsedCommandLine parsed = Parse(c.arguments);
     EXPECT_EQ(parsed.run, nullptr);
     EXPECT_EQ(parsed.exit_code, 2);
@@ -106,7 +119,7 @@ TEST(CommandLine, OptionsThatMakeNoRequestAreUsageErrors) {
         {"generate", "--prompt", "a"},
         {"chat", "--once", "a"},
         {"up", "--model", "m", "--prefill", "1", "--decode", "0"},
-        {"demo", "--model", "m", "--mixed", "65"}}) {
+        {"demo", "--model", "m", "--prefill", "64", "--decode", "1"}}) {
     const ParsedCommandLine parsed = Parse(arguments);
     ASSERT_NE(parsed.run, nullptr) << parsed.err;
     EXPECT_EQ(parsed.run(), 2) << arguments[0] << " " << arguments[1];

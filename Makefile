@@ -42,6 +42,7 @@ fuzz: setup ## fuzz every parser of outside bytes for SECONDS_EACH (default 60) 
 	@tools/setup/fuzz.sh $${SECONDS_EACH:-60}
 
 oracle: build ## compare with Hugging Face transformers: goldens, fresh random models, smoke training
+	@cmake --build build/release -j $(JOBS) --target golden_test
 	@tools/golden/oracle.sh
 
 clean: ## delete everything that was built

@@ -1,16 +1,18 @@
-"""Compares `baleen generate` with transformers on random models that no test has seen.
+"""Compares Baleen with transformers on random models that no test has seen.
 
-    python fresh.py [--models N] [--seed S] [--baleen build/release/bin/baleen]
+    python fresh.py [--models N] [--seed S] [--build build/release]
 
-Each model gets its own architecture, weights and prompts from (seed, index). The bound is that of
-tests/worker/model/golden_test.cc: over the 20 most probable tokens of every position looked at, our
-log-probabilities are no further from the float32 oracle than those of transformers' own bfloat16
-run, and where the oracle's best token leads by more than twice the latter's largest error, ours is
-the same token.
+Each model gets its own architecture, weights and prompts from (seed, index), the same for the same
+seed. `baleen generate` answers the prompts; then tests/worker/model/golden_test.cc looks at the
+model as it does at those of tests/golden, with all its bounds: with the oracle's experts our
+log-probabilities are no further from float32 than those of transformers' own bfloat16 run, and our
+gates choose other experts only where these are nearly tied. Of prompts without such near-ties, what
+`baleen generate` said is held against the bfloat16 run as well. Every model must pass.
 
-The models are the same for the same seed. About one in thirty is expected to break the bound by
-bad luck: where two experts are nearly tied in the gate, either run may pick the other one, and the
-largest of a few hundred differences has a wide spread. The rms is then still about half.
+Of some hundred differences the largest one is partly luck, and among many models luck runs out:
+about one in fifty has ours above the bfloat16 run's, though the root of the mean square is still
+smaller by a third or more. So the bound on the largest one is LARGEST_FACTOR times the bfloat16
+run's here; that on the root of the mean square is exact, as both are on the models of tests/golden.
 """
 
 import argparse
@@ -19,18 +21,23 @@ import random
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from checkpoints import Recipe, write, yarn
+from golden import describe as describe_golden
+from golden import write_json
 from oracle import TOP, Error, Oracle
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPT_LENGTHS = (1, 3, 17, 31, 64, 65, 100, 129, 190)
 CONTEXT = 256
-TOKENS = 3
+TOKENS = 9
 RUN_LIMIT_S = 120
+LARGEST_FACTOR = 1.5
+GOLDEN_TESTS = 8  # of golden_test.cc for each model
 
 
 def random_recipe(rng: random.Random) -> Recipe:
@@ -122,31 +129,105 @@ def describe(recipe: Recipe) -> str:
     return ", ".join(parts)
 
 
-def compare(recipe: Recipe, directory: Path, baleen: Path) -> tuple:
-    """(our error, bfloat16's error, what is wrong) over the prompts of one model."""
+def run_golden_test(program: Path, root: Path) -> tuple:
+    """(the properties that the tests recorded, the failed tests with their messages) of the models
+    in root/tests/golden."""
+    report = root / "report.json"
+    done = subprocess.run(
+        [program, "--gtest_filter=Models/*", f"--gtest_output=json:{report}"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT_S,
+        check=False,
+    )
+    if not report.is_file():
+        sys.exit(f"{program}: exit {done.returncode}: {done.stderr.strip()}")
+    tests = [
+        test
+        for suite in json.loads(report.read_text(encoding="utf-8"))["testsuites"]
+        for test in suite["testsuite"]
+    ]
+    if len(tests) < GOLDEN_TESTS:
+        sys.exit(f"{program} ran {len(tests)} tests; {GOLDEN_TESTS} were expected")
+    wrong = [
+        f"{test['name'].split('/')[0]}: {failure['failure'].strip()}"
+        for test in tests
+        for failure in test.get("failures", [])
+    ]
+    if done.returncode != 0 and not wrong:
+        wrong = [f"exit {done.returncode}"]
+    return {key: value for test in tests for key, value in test.items()}, wrong
+
+
+def compare_answers(oracle: Oracle, runs: list) -> list:
+    """What is wrong with answers of `baleen generate` that no near-tie has changed. An error is
+    measured over the tokens that are among the most probable ones of both sides."""
+    ours, bfloat16, wrong = Error(), Error(), []
+    for tokens, positions, answers in runs:
+        exact = oracle.exact_log_probs(tokens)[positions]
+        rough = oracle.log_probs(oracle.rough, tokens)[positions]
+        for i, answer in enumerate(answers):
+            best = set(exact[i].topk(min(TOP, exact.shape[-1])).indices.tolist())
+            common = [(token, value) for token, value in answer["top"] if token in best]
+            ours.add(value - float(exact[i][token]) for token, value in common)
+            bfloat16.add(float(rough[i][token] - exact[i][token]) for token, _ in common)
+    for tokens, positions, answers in runs:
+        for exact, answer in zip(oracle.exact_log_probs(tokens)[positions], answers, strict=True):
+            first, second = exact.topk(2).values.tolist()
+            clear = first - second > 2 * LARGEST_FACTOR * bfloat16.largest
+            if clear and answer["token_id"] != int(exact.argmax()):
+                wrong.append(f"baleen generate: another token after {len(tokens)}")
+    if ours.largest > LARGEST_FACTOR * bfloat16.largest or ours.rms > bfloat16.rms:
+        wrong.append(
+            f"baleen generate: largest error {ours.largest:.4f} (bfloat16 {bfloat16.largest:.4f}), "
+            f"rms {ours.rms:.4f} ({bfloat16.rms:.4f})"
+        )
+    return wrong
+
+
+@dataclass
+class Result:
+    """Of one model."""
+
+    properties: dict  # what golden_test recorded
+    bfloat16_flips: int
+    wrong: list
+
+    def line(self) -> str:
+        """Its figures, of both forms."""
+        found = self.properties
+        return (
+            f"error ratio to bfloat16 {found['ratio_prefill']} {found['ratio_absorbed']}, "
+            f"other experts {found['flips_prefill']} {found['flips_absorbed']} "
+            f"(bfloat16 {self.bfloat16_flips}) of {found['decisions']}"
+        )
+
+
+def compare(recipe: Recipe, root: Path, build: Path) -> Result:
+    """Makes a model in the empty folder `root` and looks at it."""
+    model = "tests/golden/model"
+    directory = root / model
     write(recipe, directory)
     oracle = Oracle(directory)
     rng = random.Random(recipe.seed)
     runs = []
     for length in PROMPT_LENGTHS:
         prompt = [rng.randrange(recipe.config["vocab_size"]) for _ in range(length)]
-        answers = generate(baleen, directory, prompt)
+        answers = generate(build / "bin" / "baleen", directory, prompt)
         tokens = prompt + [answer["token_id"] for answer in answers[:-1]]
         runs.append((tokens, list(range(length - 1, len(tokens))), answers))
-    bfloat16 = oracle.bfloat16_error([(tokens, positions) for tokens, positions, _ in runs])
-    ours, wrong = Error(), []
-    for tokens, positions, answers in runs:
-        for exact, answer in zip(oracle.exact_log_probs(tokens)[positions], answers, strict=True):
-            ours.add(value - float(exact[token]) for token, value in answer["top"])
-            first, second = exact.topk(2).values.tolist()
-            clear = first - second > 2 * bfloat16.largest
-            if clear and answer["token_id"] != int(exact.argmax()):
-                wrong.append(f"another token after {len(tokens)}")
-    if ours.largest > bfloat16.largest:
-        wrong.append("largest error above bfloat16's")
-    if ours.rms > bfloat16.rms:
-        wrong.append("rms error above bfloat16's")
-    return ours, bfloat16, wrong
+    prompts = [(tokens, rows[0] + 1) for tokens, rows, _ in runs]
+    golden = describe_golden(oracle, directory, model, prompts, LARGEST_FACTOR)
+    write_json(golden, directory)
+    properties, wrong = run_golden_test(build / "tests" / "golden_test", root)
+    flipped = {int(index) for index in properties["flipped_absorbed"].split(",") if index}
+    unchanged = [run for index, run in enumerate(runs) if index not in flipped]
+    return Result(
+        properties,
+        sum(prompt["bfloat16_flips"] for prompt in golden["prompts"]),
+        wrong + compare_answers(oracle, unchanged),
+    )
 
 
 def main():
@@ -154,23 +235,29 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--models", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--baleen", type=Path, default=ROOT / "build/release/bin/baleen")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "release")
     arguments = parser.parse_args()
-    if not arguments.baleen.is_file():
-        parser.error(f"{arguments.baleen} is not there: make build")
-    failures = 0
+    build = arguments.build.resolve()
+    for program in ("bin/baleen", "tests/golden_test"):
+        if not (build / program).is_file():
+            parser.error(f"{build / program} is not there: make oracle builds it")
+    failures = ours = theirs = decisions = 0
     for index in range(arguments.models):
         recipe = random_recipe(random.Random(f"{arguments.seed} {index}"))
         with tempfile.TemporaryDirectory() as scratch:
-            ours, bfloat16, wrong = compare(recipe, Path(scratch) / "model", arguments.baleen)
-        failures += bool(wrong)
-        print(
-            f"model {index + 1}/{arguments.models}: largest {ours.largest:.4f} "
-            f"(bfloat16 {bfloat16.largest:.4f}) rms {ours.rms:.4f} ({bfloat16.rms:.4f})  "
-            f"{describe(recipe)}{': ' + '; '.join(wrong) if wrong else ''}",
-            flush=True,
-        )
-    print(f"{arguments.models - failures} of {arguments.models} models within the bound")
+            result = compare(recipe, Path(scratch), build)
+        failures += bool(result.wrong)
+        ours += int(result.properties["flips_absorbed"])
+        theirs += result.bfloat16_flips
+        decisions += int(result.properties["decisions"])
+        print(f"model {index + 1}/{arguments.models}: {result.line()}: {describe(recipe)}")
+        for line in result.wrong:
+            print(f"  WRONG {line}")
+        sys.stdout.flush()
+    print(
+        f"{arguments.models - failures} of {arguments.models} models within the bounds; gates chose "
+        f"other experts in {ours} of {decisions} decisions, bfloat16's in {theirs}"
+    )
     sys.exit(1 if failures else 0)
 
 

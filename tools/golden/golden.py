@@ -3,8 +3,9 @@
     python golden.py write [NAME ...]     all, or those named; `nano` for models/nano
     python golden.py check                makes everything again elsewhere and compares
 
-tests/golden/NAME/golden.json holds prompts with the oracle's most probable next tokens, keyed by
-the digest of the checkpoint (tests/golden/NAME itself, or models/nano).
+tests/golden/NAME/golden.json holds prompts with the oracle's most probable next tokens and chosen
+experts, and the errors of transformers' own bfloat16 run, keyed by the digest of the checkpoint
+(tests/golden/NAME itself, or models/nano). tests/worker/model/golden_file.h says what is what.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 import checkpoints
-from oracle import Oracle
+from oracle import TOP, Comparison, Error, Oracle
 from recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +29,14 @@ STORED_TOP = 30  # more than is compared: a token that is not even among these i
 CONTINUATION = 3
 PROMPT_LENGTHS = (1, 6, 40, 65, 130)  # a KV block holds 64 tokens
 NANO_CONTINUATION = 12
-NANO_QUESTIONS = ("What is 58 + 67?", "Hello!", "What is 34 * 6?", "Which is larger, 81 or 18?")
+NANO_QUESTIONS = (
+    "What is 347 + 589?",
+    "Hello!",
+    "What is 12 * 34?",
+    "Which is larger, 81 or 18?",
+    "What is 58 + 67?",
+    "What is 34 * 6?",
+)
 # Between two runs of the float32 oracle: other machines sum in another order.
 TOLERANCE = 2e-4
 _WHOLE_FILE_BYTES_MAX = 64 << 20
@@ -81,33 +89,58 @@ def nano_prompts(oracle: Oracle, directory: Path) -> list:
     return prompts
 
 
-def describe(oracle: Oracle, directory: Path, model: str, prompts: list) -> dict:
+def _row_error(rough, exact) -> list:
+    """[largest, rms] over the oracle's TOP most probable tokens of a position."""
+    error = Error()
+    best = exact.topk(min(TOP, len(exact))).indices
+    error.add((rough - exact)[best].tolist())
+    return [round(error.largest, 6), round(error.rms, 6)]
+
+
+def _describe_prompt(run: Comparison, tokens: list, length: int) -> dict:
+    rows = range(length - 1, len(tokens))
+    best = [run.exact[row].topk(min(STORED_TOP, run.exact.shape[-1])) for row in rows]
+    return {
+        "tokens": tokens,
+        "prompt_tokens": length,
+        "top": [
+            [[i, round(p, 6)] for i, p in zip(top.indices.tolist(), top.values.tolist())]
+            for top in best
+        ],
+        "bfloat16_forced": [_row_error(run.forced[row], run.exact[row]) for row in rows],
+        "bfloat16_free": [_row_error(run.free[row], run.exact[row]) for row in rows],
+        "bfloat16_flips": run.flips,
+        "experts": [choice.experts.tolist() for choice in run.choices],
+        "margins": [[round(margin, 6) for margin in layer.tolist()] for layer in run.margins],
+    }
+
+
+def describe(
+    oracle: Oracle, directory: Path, model: str, prompts: list, largest_factor: float = 1.0
+) -> dict:
     """The content of golden.json."""
-    positions = [list(range(length - 1, len(tokens))) for tokens, length in prompts]
-    error = oracle.bfloat16_error(zip((tokens for tokens, _ in prompts), positions))
-    described = []
-    for (tokens, length), rows in zip(prompts, positions):
-        best = oracle.exact_log_probs(tokens)[rows].topk(
-            min(STORED_TOP, oracle.config["vocab_size"])
-        )
-        described.append(
-            {
-                "tokens": tokens,
-                "prompt_tokens": length,
-                # After the prompt, then after each further token: [id, log-probability].
-                "top": [
-                    [[i, round(p, 6)] for i, p in zip(ids, values)]
-                    for ids, values in zip(best.indices.tolist(), best.values.tolist())
-                ],
-            }
-        )
+    runs = [oracle.compare(tokens) for tokens, _ in prompts]
     return {
         "model": model,
         "digest": digest(directory),
         "oracle": f"{oracle.name}, float32",
-        "bfloat16_error": {"largest": error.largest, "rms": error.rms},
-        "prompts": described,
+        "largest_factor": largest_factor,
+        "bfloat16_margin_errors": [
+            round(max(errors), 6) for errors in zip(*(run.margin_errors for run in runs))
+        ],
+        "prompts": [
+            _describe_prompt(run, tokens, length)
+            for run, (tokens, length) in zip(runs, prompts, strict=True)
+        ],
     }
+
+
+def write_json(golden: dict, target: Path):
+    """Writes target/golden.json, a prompt a line."""
+    text = json.dumps(golden, separators=(",", ":"))
+    for key in ('"prompts"', '{"tokens"'):
+        text = text.replace(key, "\n" + key)
+    (target / "golden.json").write_text(text + "\n", encoding="utf-8")
 
 
 def make(name: str, target: Path):
@@ -125,15 +158,14 @@ def make(name: str, target: Path):
         oracle = Oracle(directory)
         prompts = random_prompts(oracle.config["vocab_size"], RECIPES[name].seed)
     golden = describe(oracle, directory, model, prompts)
-    text = json.dumps(golden, separators=(",", ":"))
-    (target / "golden.json").write_text(
-        text.replace('"prompts"', '\n"prompts"') + "\n", encoding="utf-8"
-    )
-    error = golden["bfloat16_error"]
+    write_json(golden, target)
     size = sum(path.stat().st_size for path in target.iterdir())
+    forced = [row for prompt in golden["prompts"] for row in prompt["bfloat16_forced"]]
+    free = [row for prompt in golden["prompts"] for row in prompt["bfloat16_free"]]
     print(
-        f"{name}: {size / 1024:.0f} kB, bfloat16 error "
-        f"largest {error['largest']:.4f} rms {error['rms']:.4f}",
+        f"{name}: {size / 1024:.0f} kB, bfloat16's largest error {max(forced)[0]:.4f} with the "
+        f"oracle's experts, {max(free)[0]:.4f} with its own "
+        f"({sum(prompt['bfloat16_flips'] for prompt in golden['prompts'])} other choices)",
         flush=True,
     )
 
@@ -161,6 +193,21 @@ def differences(name: str, committed: Path, fresh: Path):
             )
             if worst > TOLERANCE:
                 yield f"prompt {index}, row {row}: log-probabilities differ by {worst:.1e}"
+        yield from routing_differences(index, a, b)
+
+
+def routing_differences(index: int, old: dict, new: dict):
+    """The same for the experts of a prompt."""
+    for layer, (experts_a, experts_b) in enumerate(
+        zip(old["experts"], new["experts"], strict=True)
+    ):
+        for position, (a, b) in enumerate(zip(experts_a, experts_b, strict=True)):
+            margins = [golden["margins"][layer][position] for golden in (old, new)]
+            where = f"prompt {index}, MoE layer {layer}, position {position}"
+            if set(a) != set(b):
+                yield f"{where}: experts {a} and {b}, with margins of {margins}"
+            elif abs(margins[0] - margins[1]) > TOLERANCE:
+                yield f"{where}: margins {margins}"
 
 
 def check(names) -> bool:

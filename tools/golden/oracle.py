@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from checkpoints import FAMILIES
 from fp8 import read_dequantized
+from routing import flips, gates, margins, watched
 
 transformers.logging.set_verbosity_error()  # this file itself checks which weights are loaded
 transformers.logging.disable_progress_bar()
@@ -38,7 +39,20 @@ class Error:
 
     @property
     def rms(self) -> float:
-        return math.sqrt(self.squares / self.count)
+        return math.sqrt(self.squares / max(self.count, 1))
+
+
+@dataclass
+class Comparison:
+    """One sequence in float32 and in bfloat16. Log-probabilities are [positions, vocabulary]."""
+
+    exact: torch.Tensor
+    choices: list  # of the float32 run, one a MoE layer
+    free: torch.Tensor  # bfloat16 with the experts of its own choice
+    forced: torch.Tensor  # bfloat16 with the float32 run's experts
+    flips: int  # decisions, one a MoE layer and position, that the forced run's gates make otherwise
+    margins: list  # of the choices, [positions] each
+    margin_errors: list  # the forced run's largest error of a margin, one a MoE layer
 
 
 class Oracle:
@@ -86,12 +100,28 @@ class Oracle:
     def exact_log_probs(self, tokens) -> torch.Tensor:
         return self.log_probs(self.exact, tokens)
 
-    def bfloat16_error(self, sequences) -> Error:
-        """sequences: (tokens, positions) pairs. Over the TOP most probable tokens of each."""
-        error = Error()
-        for tokens, positions in sequences:
-            exact = self.exact_log_probs(tokens)[positions]
-            top = exact.topk(min(TOP, exact.shape[-1])).indices
-            rough = self.log_probs(self.rough, tokens)[positions]
-            error.add((rough - exact).gather(1, top).flatten().tolist())
-        return error
+    def compare(self, tokens) -> Comparison:
+        """Runs both models, the bfloat16 one also with the experts of the float32 one."""
+        with watched(self.exact) as choices:
+            exact = self.log_probs(self.exact, tokens)
+        free = self.log_probs(self.rough, tokens)
+        with watched(self.rough, [choice.experts for choice in choices]) as others:
+            forced = self.log_probs(self.rough, tokens)
+        exact_margins = [
+            margins(gate, choice, choice.scores)
+            for gate, choice in zip(gates(self.exact), choices, strict=True)
+        ]
+        return Comparison(
+            exact=exact,
+            choices=choices,
+            free=free,
+            forced=forced,
+            flips=flips(choices, others),
+            margins=exact_margins,
+            margin_errors=[
+                float((margins(gate, choice, other.scores) - margin).abs().max())
+                for gate, choice, other, margin in zip(
+                    gates(self.rough), choices, others, exact_margins, strict=True
+                )
+            ],
+        )

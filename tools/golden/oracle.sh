@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compares Baleen with Hugging Face transformers. Builds nothing: build/release/bin/baleen must be there (make oracle sees to it).
+# Compares Baleen with Hugging Face transformers. Builds nothing: build/release must hold bin/baleen and tests/golden_test (make oracle sees to it).
 # usage: tools/golden/oracle.sh [PYTHON]    PYTHON: an interpreter that has what tools/nano/requirements.txt names; else .venv is made
 set -eu
 cd "$(dirname "$0")/../.."

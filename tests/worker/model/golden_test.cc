@@ -45,7 +45,7 @@ constexpr std::size_t kRowsForPrompt = 10;
 constexpr std::size_t kShareClear = 4;
 
 // At least one in so many positions must be before all near-ties.
-constexpr std::size_t kShareFree = 4;
+constexpr std::size_t kShareFree = 10;
 
 constexpr char kDirectory[] = "tests/golden";
 constexpr char kNoneClear[] = ": no position with a clear best token";

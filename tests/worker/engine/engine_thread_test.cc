@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <future>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -69,8 +70,9 @@ class LiveRank {
                                  .metrics = metrics_}),
         thread_([this](std::stop_token stop) { engine_.Run(stop); }) {}
 
+  void RequestStop() { thread_.request_stop(); }
   void Stop() {
-    thread_.request_stop();
+    RequestStop();
     thread_.join();
     EXPECT_EQ(pool_->used(), 0u);
   }
@@ -147,6 +149,12 @@ TEST(EngineThread, KvCrossesBetweenTwoLiveRanks) {
 TEST(EngineThread, StoppingEndsWhatRunsAndWhatWaits) {
   MemoryKvHub hub(SystemClock());
   LiveRank rank(Role::kMixed, hub);
+  // From the second step on the model waits for the stop: on a busy machine the first request was
+  // finished before the last had been pushed.
+  std::promise<void> stop_requested;
+  rank.model.on_step = [stopping = stop_requested.get_future().share(), steps = 0]() mutable {
+    if (++steps > 1) stopping.wait();
+  };
   // One that holds blocks for KV that nobody sends: its transfer is open when the engine stops, and
   // keeps the blocks until its last event. Started behind the others it would never be admitted.
   StartCommand reserved = WholeOf(99, 200, 10);
@@ -154,11 +162,13 @@ TEST(EngineThread, StoppingEndsWhatRunsAndWhatWaits) {
   reserved.transfer = {.value = 1};
   ASSERT_TRUE(rank.inbox.Push(reserved).ok());
   rank.AwaitBlocksUsed(4);
-  // More than run at a time, far too long to finish.
+  // More than run at a time.
   for (std::uint64_t number = 1; number <= 80; ++number) {
     ASSERT_TRUE(rank.inbox.Push(WholeOf(number, 10, 1900)).ok());
   }
   rank.sink.AwaitTokens(1);
+  rank.RequestStop();
+  stop_requested.set_value();
   rank.Stop();
   const std::vector<EndedOutput> ended = rank.sink.AwaitEnded(81);
   EXPECT_EQ(ended.size(), 81u);

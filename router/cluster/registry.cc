@@ -129,12 +129,12 @@ absl::Status Registry::CheckName(const WorkerInfo& info) const {
   const absl::Duration now = clock_.Monotonic();
   for (const auto& [id, entry] : entries_) {
     if (entry.info->name != info.name || entry.info->incarnation == info.incarnation) continue;
-    const absl::Duration silence = now - entry.heard;
-    if (entry.suspect || silence > options_.lease) continue;
+    if (entry.suspect || now - entry.heard > options_.lease) continue;
+    // The same words each time: a worker that tries again and again logs them once.
     return absl::AlreadyExistsError(fmt::format(
-        "another process is attached as worker {}, heard {} ms ago; it holds the name until its "
-        "stream ends or it is silent for {} ms",
-        info.name, absl::ToInt64Milliseconds(silence), absl::ToInt64Milliseconds(options_.lease)));
+        "another process is attached as worker {}; it holds the name until its stream ends or it "
+        "is silent for {} ms",
+        info.name, absl::ToInt64Milliseconds(options_.lease)));
   }
   return absl::OkStatus();
 }

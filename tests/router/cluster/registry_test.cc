@@ -167,7 +167,7 @@ TEST_F(RegistryTest, ANameBelongsToTheProcessThatLives) {
   const auto refused = Attach(second, second_link);
   EXPECT_EQ(refused.status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(std::string(refused.status().message()),
-              HasSubstr("another process is attached as worker mixed-0.0, heard 1000 ms ago"));
+              HasSubstr("another process is attached as worker mixed-0.0; it holds the name"));
   EXPECT_FALSE(first_link.closed.has_value()) << "the running one is left alone";
   EXPECT_TRUE(registry_.Heard(first_id));
 

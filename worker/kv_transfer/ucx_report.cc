@@ -8,6 +8,8 @@
 #include <set>
 #include <span>
 
+#include "worker/kv_transfer/ucx_log.h"
+
 namespace baleen::worker {
 namespace {
 
@@ -43,6 +45,7 @@ void AddTransports(uct_component_h component, std::set<std::string>& names) {
 }  // namespace
 
 absl::StatusOr<UcxReport> ReportUcx() {
+  TakeUcxLog();
   uct_component_h* components = nullptr;
   unsigned count = 0;
   const ucs_status_t status = uct_query_components(&components, &count);

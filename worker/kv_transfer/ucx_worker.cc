@@ -14,6 +14,7 @@
 #include "observability/base/check.h"
 #include "observability/base/log.h"
 #include "observability/base/status_macros.h"
+#include "worker/kv_transfer/ucx_log.h"
 
 namespace baleen::worker {
 namespace {
@@ -143,6 +144,7 @@ absl::StatusOr<std::unique_ptr<UcxWorker>> UcxWorker::Create(UcxSink& sink) {
 }
 
 absl::Status UcxWorker::Start() {
+  TakeUcxLog();
   BALEEN_ASSIGN_OR_RETURN(const Config config, ReadConfig());
   ucp_params_t context_params{};
   context_params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME;

@@ -3,6 +3,7 @@
 #include "worker/kv_transfer/ucx_kv_transfer.h"
 
 #include <time.h>
+#include <ucs/debug/log_def.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -13,6 +14,7 @@
 #include "tests/worker/kv_transfer/raw_peer.h"
 #include "tests/worker/kv_transfer/ucx_fabric.h"
 #include "worker/kv_transfer/protocol/checksum.h"
+#include "worker/kv_transfer/ucx_log.h"
 
 namespace baleen::worker {
 namespace {
@@ -307,5 +309,20 @@ TEST(UcxKvTransfer, IdleRanksSleep) {
 }  // namespace
 
 std::vector<FabricMaker> Fabrics() { return {OverUcx()}; }
+
+// UCX writes to standard output by itself: a warning of its came before a worker's ready line, and
+// was taken for it.
+TEST(UcxLog, GoesWhereOursGoes) {
+  TakeUcxLog();
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  ucs_log_component_config_t component{.log_level = UCS_LOG_LEVEL_WARN};
+  ucs_log_dispatch("/a/b/tcp_iface.c", 816, "f", UCS_LOG_LEVEL_WARN, &component, "no %s", "device");
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_NE(said.find("UCX says message=\"no device\" source=\"tcp_iface.c:816\""),
+            std::string::npos)
+      << said;
+}
 
 }  // namespace baleen::worker

@@ -21,23 +21,28 @@ log::Level LevelOf(ucs_log_level_t level) {
   return log::Level::kDebug;
 }
 
-ucs_log_func_rc_t Write(const char* file, unsigned line, const char* /*function*/,
-                        ucs_log_level_t level, const ucs_log_component_config_t* /*component*/,
-                        const char* format, va_list arguments) {
-  std::array<char, 1024> text;  // longer messages are cut
+// Longer messages are cut.
+std::array<char, 1024> Print(const char* format, va_list arguments) {
+  std::array<char, 1024> text;
   if (std::vsnprintf(text.data(), text.size(), format, arguments) < 0) text[0] = '\0';
-  const std::string_view path(file);
-  log::Write(LevelOf(level), "UCX says",
-             {{"message", text.data()},
-              {"source", fmt::format("{}:{}", path.substr(path.rfind('/') + 1), line)}});
-  return UCS_LOG_FUNC_RC_STOP;
+  return text;
 }
 
 }  // namespace
 
 void TakeUcxLog() {
   static std::once_flag taken;
-  std::call_once(taken, [] { ucs_log_push_handler(Write); });
+  std::call_once(taken, [] {
+    ucs_log_push_handler([](const char* file, unsigned line, const char* /*function*/,
+                            ucs_log_level_t level, const ucs_log_component_config_t* /*component*/,
+                            const char* format, va_list arguments) {
+      const std::string_view path(file);
+      log::Write(LevelOf(level), "UCX says",
+                 {{"message", Print(format, arguments).data()},
+                  {"source", fmt::format("{}:{}", path.substr(path.rfind('/') + 1), line)}});
+      return UCS_LOG_FUNC_RC_STOP;
+    });
+  });
 }
 
 }  // namespace baleen::worker

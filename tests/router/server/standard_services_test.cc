@@ -84,6 +84,16 @@ TEST_F(StandardServices, ReflectionDescribesThem) {
   EXPECT_THAT(answer.bytes, HasSubstr("reasoning_delta"));
 }
 
+// gRPC's own health service comes without a descriptor: grpcurl saw it in the list and could not
+// call it.
+TEST_F(StandardServices, ReflectionDescribesHealth) {
+  const Answer answer = Call("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                             "\x22\x15"
+                             "grpc.health.v1.Health");
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  EXPECT_THAT(answer.bytes, HasSubstr("HealthCheckRequest"));
+}
+
 TEST_F(StandardServices, HealthFollowsTheDrain) {
   for (const char* service : {"", "baleen.v1.Inference"}) {
     EXPECT_EQ(Health(service).bytes, "\x08\x01") << service;

@@ -1,5 +1,6 @@
 #include "tools/cli/commands/up_command.h"
 
+#include <errno.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -16,9 +17,10 @@ namespace {
 
 std::string ReadyText(const RunningCluster& cluster) {
   const Style style(ColoursOn(STDOUT_FILENO));
-  return fmt::format("\n{}\n{}\n  talk to it:  baleen chat --router {}\n\n",
+  return fmt::format("\n{}\n{}\n  talk to it:  {} chat --router {}\n\n",
                      style.Paint(Look::kBold, "The cluster is ready."),
-                     RenderTable(AddressRows(cluster), style), cluster[0].ready.at("grpc"));
+                     RenderTable(AddressRows(cluster), style), program_invocation_name,
+                     cluster[0].ready.at("grpc"));
 }
 
 }  // namespace

@@ -23,10 +23,9 @@ void AddClusterOptions(CLI::App& command, ClusterOptions& options) {
   };
   const CLI::Validator workers = WholeNumber(0, kWorkersMax);
   add("--model", spec.model_directory, "DIR", "Directory of the model")->required();
-  add("--prefill", spec.prefill, "N", "Workers that read prompts [1 if no workers are named]")
+  add("--prefill", spec.prefill, "N", "Prefill workers [1 unless workers are named]")
       ->check(workers);
-  add("--decode", spec.decode, "N", "Workers that generate [1 if no workers are named]")
-      ->check(workers);
+  add("--decode", spec.decode, "N", "Decode workers [1 unless workers are named]")->check(workers);
   add("--mixed", spec.mixed, "N", "Workers that do both [0]")->check(workers);
   add("--listen", spec.listen, "HOST:PORT", "gRPC for clients; port 0 = any [127.0.0.1:0]")
       ->check(process::HostPort());

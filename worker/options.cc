@@ -29,6 +29,7 @@ void Declare(CLI::App& app, WorkerOptions& options, std::string& role) {
   add("--group", options.group, "Group that this rank is part of")->check(range(0, kRanksMax));
   add("--rank", options.rank, "Rank within the group")->check(range(0, kRanksMax));
   add("--router", options.routers, "Routers to attach to, host:port[,host:port]")
+      ->check(process::HostPort(1))
       ->required()
       ->delimiter(',');
   add("--kv-blocks", options.kv_blocks, "KV blocks of 64 tokens; 0 = from the memory there is")
@@ -38,17 +39,6 @@ void Declare(CLI::App& app, WorkerOptions& options, std::string& role) {
   add("--step-tokens-max", options.step_tokens_max, "Prompt tokens computed in one step")
       ->check(range(1, kStepTokensMaxMax));
   process::AddProcessOptions(app, options.process);
-}
-
-absl::Status Validate(const WorkerOptions& options) {
-  if (options.routers.size() > kRoutersMax) {
-    return absl::InvalidArgumentError(fmt::format("--router: {} addresses, the most are {}",
-                                                  options.routers.size(), kRoutersMax));
-  }
-  for (const std::string& router : options.routers) {
-    BALEEN_RETURN_IF_ERROR(process::CheckHostPort("--router", router, 1));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -67,7 +57,10 @@ absl::StatusOr<WorkerOptions> ParseOptions(int argc, const char* const* argv) {
   if (!options.process.help.empty()) return options;
   options.role = ParseRole(role).value();
   options.process.name = options.WorkerName();
-  BALEEN_RETURN_IF_ERROR(Validate(options));
+  if (options.routers.size() > kRoutersMax) {
+    return absl::InvalidArgumentError(fmt::format("--router: {} addresses, the most are {}",
+                                                  options.routers.size(), kRoutersMax));
+  }
   return options;
 }
 

@@ -48,8 +48,8 @@ CLI::Option* AddSeconds(CLI::App& app, const std::string& flag, absl::Duration& 
 // --metrics-listen, --drain-seconds, --log-format, --log-level, --die-with-parent.
 void AddProcessOptions(CLI::App& app, ProcessOptions& options);
 
-// Parses into what was added to `app` and validates the shared part. INVALID_ARGUMENT names the
-// flag and the limit in one line.
+// Parses into what was added to `app`; help that was asked for goes to `options`. INVALID_ARGUMENT
+// names the flag and the limit in one line.
 absl::Status Parse(CLI::App& app, int argc, const char* const* argv, ProcessOptions& options);
 
 // INVALID_ARGUMENT, naming `flag`, unless `address` is host:port (an IPv6 host in brackets) with a

@@ -8,35 +8,34 @@
 #include "observability/base/clock.h"
 #include "observability/base/log.h"
 #include "observability/process/signals.h"
+#include "observability/process/standard_streams.h"
 
 namespace baleen::process {
 namespace {
 
 constexpr absl::Duration kIdleLook = absl::Milliseconds(10);
 
+int Conclude(const absl::Status& status, int exit_code_if_bad = 1) {
+  if (status.ok()) return 0;
+  std::cerr << "error: " << status.message() << std::endl;
+  return exit_code_if_bad;
+}
+
 }  // namespace
 
-int RefuseCommandLine(const absl::Status& why) {
-  std::cerr << "error: " << why.message() << std::endl;
-  return 2;
-}
+int RefuseCommandLine(const absl::Status& why) { return Conclude(why, 2); }
 
 int Run(const ProcessOptions& options, absl::FunctionRef<absl::Status()> serve) {
   const int parent = getppid();
   if (!options.help.empty()) {
-    std::cout << options.help << std::flush;
-    return 0;
+    return Conclude(PrintToStandardOutput(options.help));
   }
   log::Init(options.name, options.log_format, options.log_level);
   BlockStopSignals();
   if (options.die_with_parent && !DieWithParent(parent)) return 1;
   const absl::Status status = serve();
   log::Flush();
-  if (!status.ok()) {
-    std::cerr << "error: " << status.message() << std::endl;
-    return 1;
-  }
-  return 0;
+  return Conclude(status);
 }
 
 void AwaitStop() {

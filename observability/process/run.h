@@ -11,7 +11,7 @@ namespace baleen::process {
 
 // Prints the help if it was asked for. Else begins to log, keeps stop signals for AwaitStop, and
 // calls `serve`. Exit code: 0, 1 after "error: ..." on stderr, 2 for a bad command line. Call it
-// first in main: the parent of that moment is the one to die with.
+// early in main: the parent of that moment is the one to die with.
 int Run(const ProcessOptions& options, absl::FunctionRef<absl::Status()> serve);
 int RefuseCommandLine(const absl::Status& why);
 

@@ -19,16 +19,19 @@ void OpenStandardStreams() {
   }
 }
 
-absl::Status PrintToStandardOutput(std::string_view text) {
+bool WriteAll(int descriptor, std::string_view text) {
   while (!text.empty()) {
-    const ssize_t written = ::write(STDOUT_FILENO, text.data(), text.size());
+    const ssize_t written = ::write(descriptor, text.data(), text.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      return absl::InternalError(fmt::format("standard output: {}", std::strerror(errno)));
-    }
+    if (written < 0) return false;
     text.remove_prefix(static_cast<std::size_t>(written));
   }
-  return absl::OkStatus();
+  return true;
+}
+
+absl::Status PrintToStandardOutput(std::string_view text) {
+  if (WriteAll(STDOUT_FILENO, text)) return absl::OkStatus();
+  return absl::InternalError(fmt::format("standard output: {}", std::strerror(errno)));
 }
 
 }  // namespace baleen::process

@@ -12,6 +12,9 @@ namespace baleen::process {
 // a stderr lost. Call first thing in main.
 void OpenStandardStreams();
 
+// Writes all of `text`. False: it could not, errno says why.
+bool WriteAll(int descriptor, std::string_view text);
+
 // All of `text`, seen now. INTERNAL says what is wrong: "standard output: No space left on device".
 absl::Status PrintToStandardOutput(std::string_view text);
 

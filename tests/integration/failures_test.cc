@@ -44,6 +44,14 @@ absl::Status GenerateAnd(const TestCluster& cluster,
   });
 }
 
+// The same, from a process of its own.
+absl::StatusOr<cli::ChildProcess> LaunchLongClient(const TestCluster& cluster) {
+  return cli::ChildProcess::Launch(
+      {.executable = BinaryPath("baleen"),
+       .arguments = {"generate", "--router", cluster.grpc(), "--token-ids", "0,5,6", "--max-tokens",
+                     "4000", "--ignore-eos"}});
+}
+
 bool Answers(const TestCluster& cluster) {
   const ProgramResult result =
       RunProgram("baleen", {"generate", "--router", cluster.grpc(), "--token-ids", "0,5,6",
@@ -92,10 +100,7 @@ TEST_F(Failures, AClientThatCancelsFreesItsBlocksWithinASecond) {
 }
 
 TEST_F(Failures, AClientThatIsKilledFreesItsBlocksWithinASecond) {
-  auto client = cli::ChildProcess::Launch(
-      {.executable = BinaryPath("baleen"),
-       .arguments = {"generate", "--router", cluster_->grpc(), "--token-ids", "0,5,6",
-                     "--max-tokens", "4000", "--ignore-eos"}});
+  auto client = LaunchLongClient(*cluster_);
   ASSERT_TRUE(client.ok()) << client.status();
   EXPECT_TRUE(Eventually(kRecoverMax, [] { return cluster_->KvBlocksUsed().value_or(0) > 0; }));
   client->Signal(SIGKILL);
@@ -200,10 +205,7 @@ TEST_F(Ending, AKilledSupervisorLeavesNoOrphans) {
 // The children of a killed supervisor finished what ran first, ten seconds long, on addresses that
 // its successor was to have.
 TEST_F(Ending, AKilledSupervisorTakesABusyClusterWithItAtOnce) {
-  auto client = cli::ChildProcess::Launch(
-      {.executable = BinaryPath("baleen"),
-       .arguments = {"generate", "--router", cluster_->grpc(), "--token-ids", "0,5,6",
-                     "--max-tokens", "4000", "--ignore-eos"}});
+  auto client = LaunchLongClient(*cluster_);
   ASSERT_TRUE(client.ok()) << client.status();
   ASSERT_TRUE(Eventually(kRecoverMax, [&] { return cluster_->KvBlocksUsed().value_or(0) > 0; }));
   ASSERT_TRUE(cluster_->Stop(SIGKILL).has_value());

@@ -155,6 +155,12 @@ TEST(Run, ExitCodes) {
               return testing::internal::GetCapturedStdout() == "Usage\n" ? 0 : 2;
             }),
             0);
+  // Help that nobody could read was a success.
+  EXPECT_EQ(ExitCodeOf([] {
+              close(STDOUT_FILENO);
+              return process::Run({.help = "Usage\n"}, [] { return absl::OkStatus(); });
+            }),
+            1);
 }
 
 TEST(Signals, StopSignalsWaitToBeAskedFor) {

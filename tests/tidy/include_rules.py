@@ -42,7 +42,7 @@ MAY_INCLUDE = {
     "router": L0 + ["router"],  # main.cc wires
     "tools/cli": L0,
     "tools/cli/cluster": ["observability/base"],
-    "tools/cli/terminal": ["observability/base", "tools/cli/cluster"],
+    "tools/cli/terminal": ["observability/base", "observability/process", "tools/cli/cluster"],
     "tools/cli/client": L0 + ["router/text", "tools/cli/cluster"],
     "tools/cli/doctor": L0 + ["worker", "router/text", "tools/cli/cluster", "tools/cli/terminal"],
     # generate --model: a request in one process, read as a router reads it and run as a worker runs it.

@@ -40,17 +40,7 @@ absl::Status WithDirectory(const std::string& directory, const absl::Status& sta
                                                  std::string(status.message())));
 }
 
-void WarnOfMissing(const ModelText& model) {
-  if (model.tokenizer == nullptr) {
-    log::Warning("no tokenizer.json: the model takes and gives token ids only",
-                 {{"model", model.name}});
-  } else if (model.chat_template == nullptr) {
-    log::Warning("no chat template: the model takes no conversations", {{"model", model.name}});
-  }
-}
-
-}  // namespace
-
+// What is not there stays null; what is there must be right.
 absl::StatusOr<ModelText> LoadModelText(std::string name, const std::string& directory) {
   ModelText model{.name = std::move(name)};
   auto tokenizer = Tokenizer::Load(directory);
@@ -67,6 +57,17 @@ absl::StatusOr<ModelText> LoadModelText(std::string name, const std::string& dir
   BALEEN_ASSIGN_OR_RETURN(model.chat_template, std::move(chat_template));
   return model;
 }
+
+void WarnOfMissing(const ModelText& model) {
+  if (model.tokenizer == nullptr) {
+    log::Warning("no tokenizer.json: the model takes and gives token ids only",
+                 {{"model", model.name}});
+  } else if (model.chat_template == nullptr) {
+    log::Warning("no chat template: the model takes no conversations", {{"model", model.name}});
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<Models> Models::Load(const std::vector<std::string>& directories) {
   Models result;

@@ -22,9 +22,6 @@ struct ModelText {
   std::shared_ptr<const ChatTemplate> chat_template;
 };
 
-// The text of the model in `directory`. What is not there stays null; what is there must be right.
-absl::StatusOr<ModelText> LoadModelText(std::string name, const std::string& directory);
-
 // Immutable once loaded.
 class Models {
  public:

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 
 #include "router/server/call.h"
 #include "tests/router/server/router_fixture.h"
@@ -75,23 +76,19 @@ TEST_F(StandardServices, ReflectionListsTheServices) {
       << "workers dial another port";
 }
 
-TEST_F(StandardServices, ReflectionDescribesThem) {
-  // ServerReflectionRequest{file_containing_symbol = 4: "baleen.v1.Inference"}
-  const Answer answer = Call("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-                             "\x22\x13"
-                             "baleen.v1.Inference");
-  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
-  EXPECT_THAT(answer.bytes, HasSubstr("reasoning_delta"));
-}
-
 // gRPC's own health service comes without a descriptor: grpcurl saw it in the list and could not
 // call it.
-TEST_F(StandardServices, ReflectionDescribesHealth) {
-  const Answer answer = Call("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-                             "\x22\x15"
-                             "grpc.health.v1.Health");
-  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
-  EXPECT_THAT(answer.bytes, HasSubstr("HealthCheckRequest"));
+TEST_F(StandardServices, ReflectionDescribesThem) {
+  const std::pair<std::string, std::string> services[] = {
+      {"baleen.v1.Inference", "reasoning_delta"}, {"grpc.health.v1.Health", "HealthCheckRequest"}};
+  for (const auto& [service, has] : services) {
+    // ServerReflectionRequest{file_containing_symbol = 4}
+    const Answer answer =
+        Call("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+             "\x22" + std::string(1, static_cast<char>(service.size())) + service);
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+    EXPECT_THAT(answer.bytes, HasSubstr(has));
+  }
 }
 
 TEST_F(StandardServices, HealthFollowsTheDrain) {

@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "observability/process/standard_streams.h"
+
 namespace baleen::cli {
 namespace {
 
@@ -66,17 +68,10 @@ absl::Status StandardOutputStatus() {
 }
 
 bool WriteAll(int descriptor, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(descriptor, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      int good = 0;
-      if (descriptor == STDOUT_FILENO) standard_output_error.compare_exchange_strong(good, errno);
-      return false;
-    }
-    text.remove_prefix(static_cast<std::size_t>(written));
-  }
-  return true;
+  if (process::WriteAll(descriptor, text)) return true;
+  int good = 0;
+  if (descriptor == STDOUT_FILENO) standard_output_error.compare_exchange_strong(good, errno);
+  return false;
 }
 
 }  // namespace baleen::cli

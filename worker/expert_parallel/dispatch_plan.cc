@@ -12,7 +12,7 @@ namespace baleen::worker {
 namespace {
 
 constexpr std::int32_t kSlotsPerRowMax = 64;
-constexpr std::int32_t kColumnsMax = 1 << 16;
+constexpr std::int32_t kRowBytesMax = 1 << 18;
 constexpr std::int32_t kRowsMax = 1 << 16;
 
 absl::Status OutOfRange(const char* what, std::int64_t value, std::int64_t least,
@@ -31,7 +31,8 @@ absl::Status CheckAllToAllShape(const AllToAllShape& shape) {
   } numbers[] = {{"the number of ranks", shape.ranks, kGroupRanksMax},
                  {"the number of expert slots of a rank", shape.slots_per_rank, kExpertsMax},
                  {"the number of experts of a row", shape.slots_per_row, kSlotsPerRowMax},
-                 {"the number of columns", shape.columns, kColumnsMax},
+                 {"the size of a row", shape.row_bytes, kRowBytesMax},
+                 {"the size of an output", shape.output_bytes, kRowBytesMax},
                  {"the number of rows of a rank", shape.rows_max, kRowsMax}};
   for (const auto& number : numbers) {
     if (number.value < 1 || number.value > number.most) {

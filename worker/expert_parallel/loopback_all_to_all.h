@@ -1,14 +1,15 @@
-// The AllToAll of ranks that are threads of one process: for tests, and what the other
+// The endpoints of ranks that are threads of one process: for tests, and what the other
 // implementations are compared with.
 #pragma once
 
 #include <memory>
 
 #include "worker/expert_parallel/all_to_all.h"
+#include "worker/expert_parallel/exchange_meter.h"
 
 namespace baleen::worker {
 
-class LoopbackAllToAll;
+class LoopbackEndpoint;
 
 // Where the ranks of a group meet. Outlives their endpoints. Thread-safe.
 class LoopbackGroup {
@@ -17,12 +18,11 @@ class LoopbackGroup {
   static absl::StatusOr<std::unique_ptr<LoopbackGroup>> Make(const AllToAllShape& shape);
   ~LoopbackGroup();
 
-  // The endpoint of `rank`, once. Its destruction is the death of the rank: peers that wait for it
-  // get UNAVAILABLE at once.
-  std::unique_ptr<AllToAll> Join(std::int32_t rank);
+  // The endpoint of `rank`, once. `meter` is borrowed and may be null.
+  std::unique_ptr<GroupEndpoint> Join(std::int32_t rank, ExchangeMeter* meter = nullptr);
 
  private:
-  friend class LoopbackAllToAll;
+  friend class LoopbackEndpoint;
   struct Shared;
   explicit LoopbackGroup(const AllToAllShape& shape);
 

@@ -18,7 +18,7 @@ class TestGroup {
  public:
   virtual ~TestGroup() = default;
   // The endpoint of `rank`; called on its thread, once.
-  virtual std::unique_ptr<AllToAll> Join(std::int32_t rank) = 0;
+  virtual std::unique_ptr<GroupEndpoint> Join(std::int32_t rank) = 0;
 };
 
 struct GroupMaker {

@@ -13,7 +13,7 @@ class LoopbackTestGroup final : public TestGroup {
  public:
   explicit LoopbackTestGroup(const AllToAllShape& shape)
       : group_(LoopbackGroup::Make(shape).value()) {}
-  std::unique_ptr<AllToAll> Join(std::int32_t rank) override { return group_->Join(rank); }
+  std::unique_ptr<GroupEndpoint> Join(std::int32_t rank) override { return group_->Join(rank); }
 
  private:
   const std::unique_ptr<LoopbackGroup> group_;
@@ -31,8 +31,12 @@ std::vector<GroupMaker> Groups() {
 namespace {
 
 TEST(AllToAllShape, RefusalsNameTheNumber) {
-  const AllToAllShape good{
-      .ranks = 2, .slots_per_rank = 4, .slots_per_row = 2, .columns = 8, .rows_max = 4};
+  const AllToAllShape good{.ranks = 2,
+                           .slots_per_rank = 4,
+                           .slots_per_row = 2,
+                           .row_bytes = 16,
+                           .output_bytes = 8,
+                           .rows_max = 4};
   EXPECT_TRUE(CheckAllToAllShape(good).ok());
   const struct {
     std::int32_t AllToAllShape::*number;
@@ -40,7 +44,8 @@ TEST(AllToAllShape, RefusalsNameTheNumber) {
   } cases[] = {{&AllToAllShape::ranks, "the number of ranks is 0, not 1 to 1024"},
                {&AllToAllShape::slots_per_rank, "expert slots of a rank is 0"},
                {&AllToAllShape::slots_per_row, "experts of a row is 0"},
-               {&AllToAllShape::columns, "columns is 0"},
+               {&AllToAllShape::row_bytes, "a row is 0"},
+               {&AllToAllShape::output_bytes, "an output is 0"},
                {&AllToAllShape::rows_max, "rows of a rank is 0"}};
   for (const auto& c : cases) {
     AllToAllShape bad = good;
@@ -53,8 +58,12 @@ TEST(AllToAllShape, RefusalsNameTheNumber) {
 }
 
 TEST(DispatchPlan, SendsARowOnceToEachRank) {
-  DispatchPlan plan(
-      {.ranks = 3, .slots_per_rank = 2, .slots_per_row = 3, .columns = 1, .rows_max = 2});
+  DispatchPlan plan({.ranks = 3,
+                     .slots_per_rank = 2,
+                     .slots_per_row = 3,
+                     .row_bytes = 2,
+                     .output_bytes = 2,
+                     .rows_max = 2});
   const std::vector<std::int32_t> slots = {5, 0, 4, 1, 0, 5};
   ASSERT_TRUE(plan.Assign({.count = 2, .slots = slots.data()}).ok());
   EXPECT_THAT(plan.RowsTo(0), testing::ElementsAre(0, 1));

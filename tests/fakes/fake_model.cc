@@ -78,7 +78,7 @@ void FakeModel::Compute(const SequenceStep& sequence, KvView kv, SampledToken& s
 }
 
 absl::Status FakeModel::Step(std::span<const SequenceStep> sequences, KvView kv,
-                             std::span<SampledToken> sampled) {
+                             const GroupStep& group, std::span<SampledToken> sampled) {
   BALEEN_CHECK(sequences.size() == sampled.size() && !sequences.empty(), "one result for each row");
   BALEEN_CHECK(sequences.size() <= options_.limits.sequences_max, "rows are within the limit");
   std::size_t tokens = 0;

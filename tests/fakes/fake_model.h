@@ -36,7 +36,7 @@ class FakeModel final : public Model {
   explicit FakeModel(const FakeModelOptions& options);
 
   const ModelInfo& info() const override { return info_; }
-  absl::Status Step(std::span<const SequenceStep> sequences, KvView kv,
+  absl::Status Step(std::span<const SequenceStep> sequences, KvView kv, const GroupStep& group,
                     std::span<SampledToken> sampled) override;
 
   // The whole reply that an engine must produce: up to tokens_max tokens, ending at the first EOS

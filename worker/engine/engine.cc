@@ -271,7 +271,7 @@ bool Engine::Compute(const Plan& plan) {
   sampled_.assign(rows_.size(), SampledToken{});
   const absl::Duration begun = clock_.Monotonic();
   const absl::Status status =
-      model_.Step(batch_, {.base = pool_.base(), .blocks = pool_.total()}, sampled_);
+      model_.Step(batch_, {.base = pool_.base(), .blocks = pool_.total()}, {}, sampled_);
   metrics_.step_seconds.Observe(absl::ToDoubleSeconds(clock_.Monotonic() - begun));
   metrics_.steps_total.Add();
   ++step_;

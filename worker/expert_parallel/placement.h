@@ -57,6 +57,12 @@ class LayerPlacement {
   std::vector<std::int32_t> slots_;  // by expert
 };
 
+// All MoE layers of a model, in their order.
+struct ModelPlacement {
+  PlacementShape shape;
+  std::vector<LayerPlacement> layers;
+};
+
 // Expert e in slot e. With redundant experts: as if all were equally busy.
 // Precondition: CheckPlacementShape.
 LayerPlacement ContiguousPlacement(const PlacementShape& shape);

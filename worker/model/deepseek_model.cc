@@ -61,7 +61,7 @@ absl::Status DeepSeekModel::Allocate(Device& device) {
 }
 
 absl::Status DeepSeekModel::Step(std::span<const SequenceStep> sequences, KvView kv,
-                                 std::span<SampledToken> sampled) {
+                                 const GroupStep& group, std::span<SampledToken> sampled) {
   if (sampled.size() != sequences.size()) {
     return absl::InvalidArgumentError(fmt::format("a step of {} sequences with room for {} tokens",
                                                   sequences.size(), sampled.size()));

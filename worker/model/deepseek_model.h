@@ -36,7 +36,7 @@ class DeepSeekModel final : public Model {
   const ModelConfig& config() const { return config_; }
 
   // kInvalidArgument: a sequence breaks the limits, the context, the vocabulary or its block table.
-  absl::Status Step(std::span<const SequenceStep> sequences, KvView kv,
+  absl::Status Step(std::span<const SequenceStep> sequences, KvView kv, const GroupStep& group,
                     std::span<SampledToken> sampled) override;
 
  private:

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "worker/expert_parallel/all_to_all.h"
 
 namespace baleen::worker {
 
@@ -40,6 +41,9 @@ struct SequenceStep {
   // Non-null: sample the token that follows the last of `tokens`. Its random numbers are keyed by
   // (seed, position + tokens.size()).
   const SampleSpec* sample = nullptr;
+  // Names the request, the same in every attempt of it. With the position it decides which replica
+  // of an expert computes a token: where, never what.
+  std::uint64_t request = 0;
 };
 
 // The KV cache: `blocks` blocks of ModelInfo::kv_block_bytes each, one after the other. Block
@@ -72,6 +76,13 @@ struct ModelInfo {
   std::uint64_t checkpoint_bytes = 0;  // of all weight files
 };
 
+// How a step is taken together with the other ranks of a group.
+struct GroupStep {
+  AllToAll* all_to_all = nullptr;  // null: this rank holds all experts
+  // Parts of the batch whose layers overlap: 1 to kLanes, the same on all ranks.
+  int micro_batches = 1;
+};
+
 struct StepLimits {
   std::uint32_t tokens_max = 512;    // over all sequences of a step
   std::uint32_t sequences_max = 64;  // in a step
@@ -85,10 +96,12 @@ class Model {
   virtual const ModelInfo& info() const = 0;
   // Computes the batch, writes its KV, and fills sampled[i] for every sequence i that asks for a
   // token (`sampled` has one entry for each sequence). Rows are independent: the result for a
-  // sequence is the same bits whatever else is in the batch. An error means that nothing of the
-  // step may be used. Precondition: the StepLimits that the model was made with.
+  // sequence is the same bits whatever else is in the batch, on however many ranks. In a group the
+  // batch may be empty: the other ranks need this one's experts. An error means that nothing of the
+  // step may be used; in a group it is the end of the epoch. Precondition: the StepLimits that the
+  // model was made with.
   virtual absl::Status Step(std::span<const SequenceStep> sequences, KvView kv,
-                            std::span<SampledToken> sampled) = 0;
+                            const GroupStep& group, std::span<SampledToken> sampled) = 0;
 };
 
 }  // namespace baleen::worker

@@ -332,7 +332,7 @@ class StepLimitsTest : public testing::Test {
  protected:
   absl::Status Try(const SequenceStep& step) {
     std::vector<SampledToken> sampled(1);
-    return model_.model().Step({&step, 1}, model_.kv(), sampled);
+    return model_.model().Step({&step, 1}, model_.kv(), {}, sampled);
   }
   void ExpectRefused(const SequenceStep& step, const std::string& message) {
     const absl::Status status = Try(step);
@@ -354,9 +354,9 @@ TEST_F(StepLimitsTest, SequencesMustFitTheStep) {
   const SequenceStep step{.tokens = std::span(tokens_).first(1), .block_table = table_};
   const std::vector<SequenceStep> steps(3, step);
   std::vector<SampledToken> sampled(3);
-  const absl::Status status = model_.model().Step(steps, model_.kv(), sampled);
+  const absl::Status status = model_.model().Step(steps, model_.kv(), {}, sampled);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("3 sequences; the limit is 2"));
-  EXPECT_FALSE(model_.model().Step(std::span(steps).first(2), model_.kv(), sampled).ok());
+  EXPECT_FALSE(model_.model().Step(std::span(steps).first(2), model_.kv(), {}, sampled).ok());
 }
 
 TEST_F(StepLimitsTest, SequencesMustBeWellFormed) {
@@ -377,7 +377,7 @@ TEST_F(StepLimitsTest, SequencesMustBeWellFormed) {
 }
 
 TEST_F(StepLimitsTest, AnEmptyStepDoesNothing) {
-  EXPECT_TRUE(model_.model().Step({}, model_.kv(), {}).ok());
+  EXPECT_TRUE(model_.model().Step({}, model_.kv(), {}, {}).ok());
 }
 
 }  // namespace

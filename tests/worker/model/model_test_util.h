@@ -54,7 +54,7 @@ class LoadedModel {
 
   std::vector<SampledToken> Step(std::span<const SequenceStep> sequences) {
     std::vector<SampledToken> sampled(sequences.size());
-    const absl::Status status = model_->Step(sequences, kv(), sampled);
+    const absl::Status status = model_->Step(sequences, kv(), {}, sampled);
     EXPECT_TRUE(status.ok()) << status;
     return sampled;
   }

@@ -159,7 +159,7 @@ class WatchedModel {
       device_.BeginStep(begin, told, &run.experts);
       SampledToken sampled;
       const absl::Status status =
-          model_->Step({&step, 1}, {.base = storage_.data(), .blocks = kBlocks}, {&sampled, 1});
+          model_->Step({&step, 1}, {.base = storage_.data(), .blocks = kBlocks}, {}, {&sampled, 1});
       EXPECT_TRUE(status.ok()) << status;
       EXPECT_TRUE(sampled.status.ok()) << sampled.status;
       EXPECT_EQ(device_.layers_seen(), moe_layers());

@@ -31,6 +31,9 @@ MAY_INCLUDE = {
                            "worker/expert_parallel"],
     "worker/engine/rules": ["worker/engine", "worker/model", "proto/contract", "observability/base"],
     "worker/attach": L0 + ["worker/engine", "worker/model"],
+    "worker/group": L0 + ["worker/attach", "worker/expert_parallel", "worker/model/format"],
+    "worker/group/rules": ["worker/group", "worker/expert_parallel", "proto/contract",
+                           "observability/base"],
     "worker": L0 + ["worker"],  # main.cc wires
     "router/text/crate": [],
     "router/text": ["proto/contract", "observability/base"],
@@ -53,10 +56,11 @@ MAY_INCLUDE = {
 }
 
 # Package -> (what its includes start with, the folders that may use it).
-GRPC_HOMES = ["router/server", "router/cluster", "worker/attach", "tools/cli", "worker/main.cc",
-              "router/main.cc"]
+GRPC_HOMES = ["router/server", "router/cluster", "worker/attach", "worker/group", "tools/cli",
+              "worker/main.cc", "router/main.cc"]
 THIRD_PARTY = {
-    "gRPC": (("grpcpp/", "grpc/", "proto/baleen/v1/inference.grpc", "proto/baleen/v1/worker.grpc"),
+    "gRPC": (("grpcpp/", "grpc/", "proto/baleen/v1/inference.grpc", "proto/baleen/v1/worker.grpc",
+              "proto/baleen/v1/group.grpc"),
              GRPC_HOMES),
     "Protobuf": (("google/protobuf/", "proto/baleen/v1/"), GRPC_HOMES + ["router/dispatch"]),
     "UCX": (("ucp/", "ucs/", "uct/"), ["worker/kv_transfer", "worker/expert_parallel"]),
@@ -65,7 +69,7 @@ THIRD_PARTY = {
     "prometheus-cpp": (("prometheus/",), ["observability/metrics"]),
     "spdlog": (("spdlog/",), ["observability/base"]),
     "the text crate": (("router/text/crate/",), ["router/text"]),
-    "nlohmann-json": (("nlohmann/",), ["worker/model", "router/text", "tools/cli", "router/main.cc",
+    "nlohmann-json": (("nlohmann/",), ["worker/model", "worker/group", "router/text", "tools/cli", "router/main.cc",
                                        "worker/main.cc"]),
     "CLI11": (("CLI/",), ["tools/cli", "observability/process", "router/options.cc",
                           "worker/options.cc"]),

@@ -7,8 +7,6 @@
 #include "fmt/format.h"
 #include "kernels/include/float_environment.h"
 #include "observability/base/status_macros.h"
-#include "proto/contract/model_name.h"
-#include "worker/model/checkpoint.h"
 
 namespace baleen::worker {
 namespace {
@@ -23,24 +21,21 @@ std::int64_t LargestIntermediate(const ModelConfig& config) {
 
 absl::StatusOr<std::unique_ptr<DeepSeekModel>> DeepSeekModel::Load(const ModelOptions& options,
                                                                    Device& device) {
-  BALEEN_ASSIGN_OR_RETURN(ModelConfig config, LoadModelConfig(options.directory));
-  BALEEN_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
-                          Checkpoint::Open(options.directory));
+  BALEEN_ASSIGN_OR_RETURN(std::unique_ptr<ModelDirectory> directory, ModelDirectory::Open(options));
+  return Load(std::move(directory), options, device);
+}
+
+absl::StatusOr<std::unique_ptr<DeepSeekModel>> DeepSeekModel::Load(
+    std::unique_ptr<ModelDirectory> directory, const ModelOptions& options, Device& device) {
+  if (directory->dispatch() != DispatchFormat::kBf16 || options.shard.has_value()) {
+    return absl::UnimplementedError("this build loads whole models with bf16 dispatch only");
+  }
   std::unique_ptr<DeepSeekModel> model(
-      new DeepSeekModel(device, std::move(config), options.limits));
-  BALEEN_ASSIGN_OR_RETURN(model->weights_, LoadWeights(model->config_, *checkpoint, device));
+      new DeepSeekModel(device, directory->config(), options.limits));
+  BALEEN_ASSIGN_OR_RETURN(model->weights_,
+                          LoadWeights(model->config_, directory->checkpoint(), device));
   BALEEN_RETURN_IF_ERROR(model->Allocate(device));
-  ModelInfo& info = model->info_;
-  BALEEN_ASSIGN_OR_RETURN(info.digest, CheckpointDigest(options.directory, *checkpoint));
-  info.name = options.name.empty() ? contract::ModelNameOf(options.directory) : options.name;
-  info.context_tokens = model->config_.max_position_embeddings;
-  info.vocabulary_size = model->config_.vocab_size;
-  info.eos_token_ids = model->config_.eos_token_ids;
-  info.kv_block_bytes =
-      KvLayout{.layers = model->config_.num_hidden_layers, .row = model->config_.kv_row()}
-          .block_bytes();
-  info.arithmetic = kernels::kArithmeticVersion;
-  info.checkpoint_bytes = checkpoint->bytes();
+  model->info_ = directory->info();
   return model;
 }
 

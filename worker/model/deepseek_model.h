@@ -4,7 +4,6 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "worker/device/device.h"
@@ -14,21 +13,21 @@
 #include "worker/model/forward/mlp.h"
 #include "worker/model/forward/moe.h"
 #include "worker/model/forward/sampler.h"
+#include "worker/model/loading/model_directory.h"
 #include "worker/model/model.h"
 #include "worker/model/weights.h"
 
 namespace baleen::worker {
 
-struct ModelOptions {
-  std::string directory;  // Hugging Face layout
-  std::string name;       // empty = last component of the directory
-  StepLimits limits;
-};
-
 class DeepSeekModel final : public Model {
  public:
-  // Reads config and weights, and takes all memory that steps will need. `device` must outlive the
-  // model. Errors name the file, field or tensor; kResourceExhausted: not enough memory.
+  // Reads the weights, and takes all memory that steps will need. Of the options, limits, shard and
+  // progress count. `device` must outlive the model. Errors name the file, field or tensor;
+  // kResourceExhausted: not enough memory.
+  static absl::StatusOr<std::unique_ptr<DeepSeekModel>> Load(
+      std::unique_ptr<ModelDirectory> directory, const ModelOptions& options, Device& device);
+
+  // ModelDirectory::Open and Load.
   static absl::StatusOr<std::unique_ptr<DeepSeekModel>> Load(const ModelOptions& options,
                                                              Device& device);
 

@@ -8,7 +8,7 @@
 #include <set>
 #include <span>
 
-#include "worker/kv_transfer/ucx_log.h"
+#include "worker/ucx/ucx_log.h"
 
 namespace baleen::worker {
 namespace {

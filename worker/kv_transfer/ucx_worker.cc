@@ -14,7 +14,7 @@
 #include "observability/base/check.h"
 #include "observability/base/log.h"
 #include "observability/base/status_macros.h"
-#include "worker/kv_transfer/ucx_log.h"
+#include "worker/ucx/ucx_config.h"
 
 namespace baleen::worker {
 namespace {
@@ -27,63 +27,6 @@ constexpr unsigned kBlockMessage = 2;
 constexpr std::size_t kPeersMax = 4096;
 // How long the destructor goes on closing. Measured: a forced close takes a few milliseconds.
 constexpr absl::Duration kCloseLimit = absl::Seconds(2);
-
-absl::Status FromUcx(std::string_view what, ucs_status_t status) {
-  return absl::UnavailableError(fmt::format("UCX: {}: {}", what, ucs_status_string(status)));
-}
-
-// Settings of ours for UCX; a user's environment variable of the same name goes first.
-struct Setting {
-  const char* name;
-  const char* value;
-  const char* variable;
-  bool tcp;  // meant for TCP
-};
-
-// Within a machine this leaves TCP, although UCX can also report dead peers over shared memory
-// (UCX_POSIX_ERROR_HANDLING=y), at twice the speed: there, all senders write into one queue of the
-// receiver, and one that is killed, or stopped, between taking a place and filling it blocks the
-// queue for everybody for ever. Over TCP a dead peer costs its own transfers and nothing else.
-constexpr Setting kSettings[] = {
-    // Dead peers are found within seconds, well before leases run out. The defaults take 20 s. (UCX
-    // takes the settings of a transport without its name.)
-    {"KEEPALIVE_INTERVAL", "0.5s", "UCX_KEEPALIVE_INTERVAL", false},
-    {"KEEPIDLE", "2s", "UCX_TCP_KEEPIDLE", true},
-    {"KEEPINTVL", "1s", "UCX_TCP_KEEPINTVL", true},
-    {"KEEPCNT", "3", "UCX_TCP_KEEPCNT", true},
-};
-
-// UCX warns of settings for transports that the user's choice leaves out.
-bool TcpAllowed() {
-  const char* chosen = std::getenv("UCX_TLS");
-  if (chosen == nullptr) return true;
-  const std::string_view transports(chosen);
-  const bool named = transports.find("tcp") != std::string_view::npos ||
-                     transports.find("all") != std::string_view::npos;
-  return named != transports.starts_with('^');
-}
-
-struct ConfigRelease {
-  void operator()(ucp_config_t* config) const { ucp_config_release(config); }
-};
-using Config = std::unique_ptr<ucp_config_t, ConfigRelease>;
-
-// UCX reads its settings from the environment by itself; these are defaults of ours for settings
-// that the user left alone, which is why the environment is looked at here and not among our own
-// options.
-absl::StatusOr<Config> ReadConfig() {
-  ucp_config_t* raw = nullptr;
-  if (const ucs_status_t status = ucp_config_read(nullptr, nullptr, &raw); status != UCS_OK) {
-    return FromUcx("reading the configuration", status);
-  }
-  Config config(raw);
-  for (const Setting& setting : kSettings) {
-    if (std::getenv(setting.variable) != nullptr || (setting.tcp && !TcpAllowed())) continue;
-    const auto status = ucp_config_modify(config.get(), setting.name, setting.value);
-    if (status != UCS_OK) return FromUcx(setting.name, status);
-  }
-  return config;
-}
 
 std::span<const std::byte> BytesAt(const void* data, std::size_t size) {
   return {static_cast<const std::byte*>(data), size};
@@ -144,8 +87,7 @@ absl::StatusOr<std::unique_ptr<UcxWorker>> UcxWorker::Create(UcxSink& sink) {
 }
 
 absl::Status UcxWorker::Start() {
-  TakeUcxLog();
-  BALEEN_ASSIGN_OR_RETURN(const Config config, ReadConfig());
+  BALEEN_ASSIGN_OR_RETURN(const UcxConfig config, ReadUcxConfig());
   ucp_params_t context_params{};
   context_params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME;
   context_params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;

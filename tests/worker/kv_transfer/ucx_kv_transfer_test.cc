@@ -14,7 +14,7 @@
 #include "tests/worker/kv_transfer/raw_peer.h"
 #include "tests/worker/kv_transfer/ucx_fabric.h"
 #include "worker/kv_transfer/protocol/checksum.h"
-#include "worker/kv_transfer/ucx_log.h"
+#include "worker/ucx/ucx_log.h"
 
 namespace baleen::worker {
 namespace {

@@ -1,4 +1,4 @@
-#include "worker/kv_transfer/ucx_log.h"
+#include "worker/ucx/ucx_log.h"
 
 #include <fmt/format.h>
 #include <ucs/debug/log_def.h>

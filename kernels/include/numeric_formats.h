@@ -37,6 +37,29 @@ constexpr float E4m3ToFloat(std::uint8_t code) {
   return std::bit_cast<float>(sign | ((magnitude << 20) + ((127u - 7u) << 23)));
 }
 
+inline constexpr float kE4m3Max = 448.0f;
+
+// Round to nearest, ties to even. What is larger than kE4m3Max becomes kE4m3Max of the same sign,
+// infinity too; NaN becomes a NaN code.
+constexpr std::uint8_t FloatToE4m3(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  const auto sign = static_cast<std::uint8_t>((bits >> 24) & 0x80u);
+  if (magnitude > 0x7f800000u) {
+    return sign | 0x7fu;
+  }
+  if (magnitude < ((127u - 6u) << 23)) {
+    // Subnormal: the last place of 2^14 is 2^-9, so that the sum is rounded to a multiple of it.
+    const float shifted = std::bit_cast<float>(magnitude) + 0x1p+14f;
+    const std::uint32_t code =
+        std::bit_cast<std::uint32_t>(shifted) - std::bit_cast<std::uint32_t>(0x1p+14f);
+    return static_cast<std::uint8_t>(sign | code);
+  }
+  const std::uint32_t rounded = (magnitude + 0x7ffffu + ((magnitude >> 20) & 1u)) >> 20;
+  const std::uint32_t code = rounded - ((127u - 7u) << 3);
+  return static_cast<std::uint8_t>(sign | (code < 0x7eu ? code : 0x7eu));
+}
+
 // The bf16 bits of every e4m3 code.
 inline constexpr std::array<std::uint16_t, 256> kE4m3ToBf16 = [] {
   std::array<std::uint16_t, 256> table{};

@@ -8,6 +8,7 @@
 #include "kernels/include/elementwise.h"
 #include "kernels/include/gemm.h"
 #include "kernels/include/norm.h"
+#include "kernels/include/quantize.h"
 #include "kernels/include/rope.h"
 #include "kernels/include/route.h"
 #include "kernels/include/sample.h"
@@ -41,6 +42,8 @@ struct OpTable {
   void (*silu_multiply)(const SiluMultiplyParams&) = nullptr;
   void (*route)(const RouteParams&) = nullptr;
   void (*combine)(const CombineParams&) = nullptr;
+  void (*quantize_rows)(const QuantizeRowsParams&) = nullptr;
+  void (*dequantize_rows)(const DequantizeRowsParams&) = nullptr;
   bool (*all_finite)(const float* values, std::int64_t count) = nullptr;
   std::int32_t (*sample)(const SampleParams&) = nullptr;
   void (*log_probs)(const LogProbsParams&) = nullptr;

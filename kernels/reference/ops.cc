@@ -24,6 +24,8 @@ const OpTable& Ops() {
       .silu_multiply = SiluMultiply,
       .route = Route,
       .combine = Combine,
+      .quantize_rows = QuantizeRows,
+      .dequantize_rows = DequantizeRows,
       .all_finite = AllFinite,
       .sample = Sample,
       .log_probs = LogProbs,

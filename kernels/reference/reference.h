@@ -24,6 +24,8 @@ void AbsorbedAttention(const AbsorbedAttentionParams& params);
 void SiluMultiply(const SiluMultiplyParams& params);
 void Route(const RouteParams& params);
 void Combine(const CombineParams& params);
+void QuantizeRows(const QuantizeRowsParams& params);
+void DequantizeRows(const DequantizeRowsParams& params);
 bool AllFinite(const float* values, std::int64_t count);
 std::int32_t Sample(const SampleParams& params);
 void LogProbs(const LogProbsParams& params);

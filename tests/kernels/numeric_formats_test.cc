@@ -34,6 +34,38 @@ TEST(E4m3, EveryCodeIsExactInBf16) {
   }
 }
 
+TEST(E4m3, EveryCodeSurvivesTheRoundTrip) {
+  for (std::uint32_t code = 0; code < 256; ++code) {
+    EXPECT_EQ(FloatToE4m3(E4m3ToFloat(static_cast<std::uint8_t>(code))), code);
+  }
+}
+
+// Between each pair of neighbouring codes: just below the middle, the middle, just above.
+TEST(E4m3, RoundsToNearestAndTiesToEven) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  for (std::uint32_t code = 0; code < 0x7e; ++code) {
+    const float middle = (E4m3ToFloat(static_cast<std::uint8_t>(code)) +
+                          E4m3ToFloat(static_cast<std::uint8_t>(code + 1))) /
+                         2;
+    for (const std::uint32_t sign : {0u, 0x80u}) {
+      const auto of = [sign](float value) { return FloatToE4m3(sign != 0 ? -value : value); };
+      ASSERT_EQ(of(std::nextafter(middle, 0.0f)), code | sign);
+      ASSERT_EQ(of(middle), (code + (code & 1u)) | sign) << code;
+      ASSERT_EQ(of(std::nextafter(middle, kInfinity)), (code + 1) | sign);
+    }
+  }
+}
+
+TEST(E4m3, TooLargeBecomesTheLargest) {
+  for (const float value :
+       {449.0f, 464.0f, 480.0f, 1e30f, std::numeric_limits<float>::infinity()}) {
+    EXPECT_EQ(FloatToE4m3(value), 0x7e) << value;
+    EXPECT_EQ(FloatToE4m3(-value), 0xfe) << value;
+  }
+  EXPECT_TRUE(std::isnan(E4m3ToFloat(FloatToE4m3(kNan))));
+  EXPECT_TRUE(std::isnan(E4m3ToFloat(FloatToE4m3(-kNan))));
+}
+
 TEST(Bf16, EveryCodeSurvivesTheRoundTrip) {
   for (std::uint32_t code = 0; code < 65536; ++code) {
     const auto bits = static_cast<std::uint16_t>(code);

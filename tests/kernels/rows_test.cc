@@ -1,5 +1,5 @@
-// Ops that work row by row: RMSNorm, RoPE, embedding, residual, rounding, SiLU, combination. Each
-// against float64 or its exact meaning, and each row on its own.
+// Ops that work row by row: RMSNorm, RoPE, embedding, residual, rounding, SiLU, combination,
+// FP8. Each against float64 or its exact meaning, and each row on its own.
 #include <cstring>
 #include <string>
 
@@ -219,6 +219,113 @@ TEST(Combine, SumsSlotsInOrderThenAddsTheSharedExpert) {
         }
         sum = with_shared ? sum + shared[row * 37 + i] : sum;
         ASSERT_EQ(Bits(y[row * 37 + i]), Bits(sum));
+      }
+    }
+  }
+}
+
+// Rows there and back; `stride` is that of the codes.
+struct QuantizedRows {
+  QuantizedRows(std::int64_t row_count, std::int64_t column_count,
+                const std::vector<std::uint16_t>& x)
+      : rows(row_count),
+        columns(column_count),
+        codes(rows * stride(), 0xee),
+        scales(rows * scales_stride(), -1.0f) {
+    reference::QuantizeRows({.rows = rows,
+                             .columns = columns,
+                             .x = x.data(),
+                             .codes = codes.data(),
+                             .codes_stride = stride(),
+                             .scales = scales.data(),
+                             .scales_stride = scales_stride()});
+  }
+
+  std::vector<std::uint16_t> Back(const std::vector<std::int32_t>& x_rows) const {
+    std::vector<std::uint16_t> y(x_rows.size() * columns, kNanBf16);
+    reference::DequantizeRows({.rows = static_cast<std::int64_t>(x_rows.size()),
+                               .columns = columns,
+                               .codes = codes.data(),
+                               .codes_stride = stride(),
+                               .scales = scales.data(),
+                               .scales_stride = scales_stride(),
+                               .x_rows = x_rows.data(),
+                               .y = y.data()});
+    return y;
+  }
+
+  std::int64_t stride() const { return columns + 3; }
+  std::int64_t blocks() const { return (columns + kScaleBlock - 1) / kScaleBlock; }
+  std::int64_t scales_stride() const { return blocks() + 1; }
+
+  std::int64_t rows;
+  std::int64_t columns;
+  std::vector<std::uint8_t> codes;
+  std::vector<float> scales;
+};
+
+TEST(QuantizeRows, IsTheDefinitionAndStaysInItsBuffers) {
+  Random random(9);
+  for (const std::int64_t columns : {1, 72, 127, 128, 129, 256, 7168}) {
+    SCOPED_TRACE(std::to_string(columns));
+    const std::vector<std::uint16_t> x = random.Bf16(3 * columns, 4.0f);
+    const QuantizedRows quantized(3, columns, x);
+    const std::vector<std::uint16_t> y = quantized.Back({2, 0, 1, 2});
+    for (const auto& [at, row] : {std::pair(0, 2), {1, 0}, {2, 1}, {3, 2}}) {
+      for (std::int64_t i = 0; i < columns; ++i) {
+        const std::int64_t block = i / kScaleBlock;
+        float largest = 0.0f;
+        for (std::int64_t j = block * 128; j < std::min(columns, block * 128 + 128); ++j) {
+          largest = std::max(largest, std::fabs(Bf16ToFloat(x[row * columns + j])));
+        }
+        const float scale = quantized.scales[row * quantized.scales_stride() + block];
+        ASSERT_EQ(scale, largest / 448.0f);
+        const float value = Bf16ToFloat(x[row * columns + i]);
+        const std::uint8_t code = quantized.codes[row * quantized.stride() + i];
+        ASSERT_EQ(code, FloatToE4m3(value / scale));
+        ASSERT_EQ(y[at * columns + i], FloatToBf16(E4m3ToFloat(code) * scale));
+        // Half a last place of e4m3, and the rounding to bf16.
+        const float bound = std::max(std::fabs(value) * 0x1.1p-4f, scale * 0x1p-10f);
+        ASSERT_NEAR(Bf16ToFloat(y[at * columns + i]), value, bound);
+      }
+    }
+    for (std::int64_t row = 0; row < 3; ++row) {
+      for (std::int64_t i = columns; i < quantized.stride(); ++i) {
+        ASSERT_EQ(quantized.codes[row * quantized.stride() + i], 0xee);
+      }
+      ASSERT_EQ(quantized.scales[row * quantized.scales_stride() + quantized.blocks()], -1.0f);
+    }
+  }
+}
+
+TEST(QuantizeRows, KeepsTheLargestValueOfABlock) {
+  for (const float largest : {1.0f, 3.0f, 0x1.fep+127f, 0x1p-100f}) {
+    std::vector<std::uint16_t> x(128, FloatToBf16(largest / 1024));
+    x[77] = FloatToBf16(-largest);
+    const QuantizedRows quantized(1, 128, x);
+    EXPECT_EQ(quantized.codes[77], 0xfe) << largest;
+    EXPECT_EQ(quantized.Back({0})[77], x[77]) << largest;
+  }
+}
+
+TEST(QuantizeRows, ZerosAndWhatIsTooSmallForAScaleAreZero) {
+  for (const float value : {0.0f, 0x1p-126f, 0x1p-119f}) {
+    const QuantizedRows quantized(1, 130, std::vector<std::uint16_t>(130, FloatToBf16(value)));
+    EXPECT_EQ(quantized.Back({0}), std::vector<std::uint16_t>(130, 0)) << value;
+  }
+}
+
+// A fault must not become a number on its way: it would be a token.
+TEST(QuantizeRows, NanAndInfinityMakeTheirBlockNan) {
+  for (const std::uint16_t fault : {kNanBf16, std::uint16_t{0xffc0}, std::uint16_t{0x7f80},
+                                    std::uint16_t{0xff80}, std::uint16_t{0x7f81}}) {
+    std::vector<std::uint16_t> x(300, FloatToBf16(1.5f));
+    x[140] = fault;
+    const std::vector<std::uint16_t> y = QuantizedRows(1, 300, x).Back({0});
+    for (std::size_t i = 0; i < 300; ++i) {
+      EXPECT_EQ(std::isnan(Bf16ToFloat(y[i])), i / 128 == 1) << i;
+      if (i / 128 != 1) {
+        EXPECT_EQ(y[i], x[i]) << i;
       }
     }
   }

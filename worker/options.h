@@ -7,10 +7,27 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "observability/process/command_line.h"
 #include "worker/engine/rules/role.h"
 
 namespace baleen::worker {
+
+// How the rank works with the others of its group.
+struct GroupOptions {
+  std::uint32_t ranks = 1;  // of the group; 1 = this rank holds all experts
+  // Where rank 0 listens and the others join: host:port, or unix-abstract:NAME.
+  std::string leader;
+  bool fp8_dispatch = false;           // token rows travel in FP8: changes the arithmetic
+  std::uint32_t micro_batch_rows = 0;  // from so many rows of a rank on, steps overlap in two parts
+  absl::Duration join_max = absl::Minutes(10);
+  absl::Duration step_wait_max = absl::Seconds(5);  // for a peer, within a step
+
+  // Of rank 0.
+  std::uint32_t redundant_experts = 0;
+  std::string placement_file;                   // empty: contiguous
+  absl::Duration rebalance = absl::Minutes(5);  // zero: never; without redundant experts never
+};
 
 struct WorkerOptions {
   // What it is.
@@ -18,6 +35,8 @@ struct WorkerOptions {
   Role role = Role::kMixed;
   std::uint32_t group = 0;
   std::uint32_t rank = 0;
+
+  GroupOptions parallel;
 
   // Whom it talks to.
   std::vector<std::string> routers;  // host:port each

@@ -187,7 +187,8 @@ LoadReport FromWire(const v1::LoadReport& load) {
           .prompt_tokens_pending = load.prompt_tokens_pending(),
           .context_tokens_held = load.context_tokens_held(),
           .kv_blocks_used = load.kv_blocks_used(),
-          .draining = load.draining()};
+          .draining = load.draining(),
+          .forming = load.forming()};
 }
 
 absl::StatusOr<std::vector<TokenFrame>> FromWire(const v1::StepOutput& step,

@@ -60,6 +60,9 @@ struct LoadReport {
   std::uint64_t context_tokens_held = 0;
   std::uint32_t kv_blocks_used = 0;
   bool draining = false;
+  bool forming = false;  // the worker's group is not complete
+
+  bool takes_requests() const { return !draining && !forming; }
 };
 
 // Work that this router has given to a worker.

@@ -73,7 +73,8 @@ RouteRefusal Refuse(const RouteQuery& query, const Stage& stage, const Survivors
   }
   if (left.admitting == 0) {
     return {Reason::kNoWorker,
-            fmt::format("all {} {} workers of model '{}' are draining or have failed this request",
+            fmt::format("all {} {} workers of model '{}' are draining, wait for their group or have "
+                        "failed this request",
                         left.capable, ToString(stage.role), query.model)};
   }
   if (left.kv_blocks_largest < stage.work.kv_blocks) {
@@ -96,9 +97,8 @@ StageResult PickStage(const ClusterView& view, const RouteQuery& query, const St
   for (const WorkerView& worker : view.workers) {
     if (worker.info->role != stage.role || worker.info->model.name != query.model) continue;
     ++left.capable;
-    if (worker.load.draining || std::ranges::find(query.avoid, worker.id) != query.avoid.end()) {
-      continue;
-    }
+    const bool avoided = std::ranges::find(query.avoid, worker.id) != query.avoid.end();
+    if (avoided || !worker.load.takes_requests()) continue;
     ++left.admitting;
     left.kv_blocks_largest =
         std::max<std::uint64_t>(left.kv_blocks_largest, worker.info->kv_blocks_total);

@@ -148,7 +148,7 @@ std::string UnaryCall::ListModels() const {
   for (const WorkerView& worker : view->workers) {
     Found& model = found[worker.info->model.name];
     model.identity = worker.info->model;
-    const bool serves = !worker.suspect && !worker.load.draining;
+    const bool serves = !worker.suspect && worker.load.takes_requests();
     model.prefill = model.prefill || (serves && worker.info->role != Role::kDecode);
     model.decode = model.decode || (serves && worker.info->role != Role::kPrefill);
   }

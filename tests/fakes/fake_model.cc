@@ -77,9 +77,20 @@ void FakeModel::Compute(const SequenceStep& sequence, KvView kv, SampledToken& s
   }
 }
 
+// As a model does: whoever is not in step is found out.
+absl::Status FakeModel::Exchange(AllToAll& all_to_all) {
+  constexpr int kLane = 0;
+  if (absl::Status status = all_to_all.StartDispatch(kLane, {}); !status.ok()) return status;
+  if (const auto arrived = all_to_all.FinishDispatch(kLane); !arrived.ok()) return arrived.status();
+  if (absl::Status status = all_to_all.StartCombine(kLane); !status.ok()) return status;
+  return all_to_all.FinishCombine(kLane).status();
+}
+
 absl::Status FakeModel::Step(std::span<const SequenceStep> sequences, KvView kv,
                              const GroupStep& group, std::span<SampledToken> sampled) {
-  BALEEN_CHECK(sequences.size() == sampled.size() && !sequences.empty(), "one result for each row");
+  const bool alone = group.all_to_all == nullptr;
+  BALEEN_CHECK(sequences.size() == sampled.size(), "one result for each row");
+  BALEEN_CHECK(!alone || !sequences.empty(), "a rank alone computes something");
   BALEEN_CHECK(sequences.size() <= options_.limits.sequences_max, "rows are within the limit");
   std::size_t tokens = 0;
   std::vector<Row>& rows = steps.emplace_back();
@@ -97,6 +108,9 @@ absl::Status FakeModel::Step(std::span<const SequenceStep> sequences, KvView kv,
   BALEEN_CHECK(tokens <= options_.limits.tokens_max, "tokens are within the limit");
   if (on_step) on_step();
   if (!next_failure_.ok()) return std::exchange(next_failure_, absl::OkStatus());
+  if (!alone) {
+    if (absl::Status status = Exchange(*group.all_to_all); !status.ok()) return status;
+  }
   for (std::size_t i = 0; i < sequences.size(); ++i) Compute(sequences[i], kv, sampled[i]);
   return absl::OkStatus();
 }

@@ -50,12 +50,13 @@ class FakeModel final : public Model {
 
   // Called in every step, on the engine's thread.
   std::function<void()> on_step;
-  // The steps so far.
+  // The steps so far; without rows when a rank only lends its experts.
   std::vector<std::vector<Row>> steps;
 
  private:
   std::int32_t Sample(std::uint64_t state, const SampleSpec& sampling,
                       std::uint32_t position) const;
+  static absl::Status Exchange(AllToAll& all_to_all);
   void Compute(const SequenceStep& sequence, KvView kv, SampledToken& sampled) const;
 
   const FakeModelOptions options_;

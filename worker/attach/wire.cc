@@ -73,6 +73,7 @@ void Fill(const LoadReport& load, v1::LoadReport* out) {
   out->set_context_tokens_held(load.context_tokens_held);
   out->set_kv_blocks_used(load.kv_blocks_used);
   out->set_draining(load.draining);
+  out->set_forming(load.forming);
 }
 
 void Fill(const ModelInfo& model, v1::ModelIdentity* out) {

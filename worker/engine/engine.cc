@@ -45,7 +45,8 @@ Engine::Engine(const EngineOptions& options, const EngineParts& parts)
       metrics_(parts.metrics),
       start_limits_(StartLimitsOf(options, parts)),
       model_hash_(HashModel(parts.model.info())),
-      reports_(parts.metrics) {
+      reports_(parts.metrics),
+      lockstep_(options.lockstep, parts.group, parts.inbox) {
   BALEEN_CHECK(pool_.block_bytes() == model_.info().kv_block_bytes,
                "the pool is cut for the model");
   metrics_.kv_blocks_total.Set(pool_.total());
@@ -54,7 +55,8 @@ Engine::Engine(const EngineOptions& options, const EngineParts& parts)
 Engine::~Engine() = default;
 
 bool Engine::RunOnce() {
-  bool worked = TakeInbox();
+  bool worked = lockstep_.TakeFormed();
+  worked |= TakeInbox();
   worked |= TakeTransferEvents();
   worked |= ExpireDeadlines();
   Sweep();
@@ -70,11 +72,12 @@ bool Engine::RunOnce() {
 void Engine::Run(std::stop_token stop) {
   const std::stop_callback wake(stop, [this] { inbox_.Wake(); });
   while (!stop.stop_requested()) {
-    if (!RunOnce()) inbox_.WaitFor(IdleWait());
+    if (!RunOnce()) lockstep_.Sleep(IdleWait());
   }
   draining_ = true;
   TakeInbox();
   EndAll();
+  lockstep_.Leave();
   Publish();
   const absl::Duration limit = clock_.Monotonic() + options_.stop_wait_max;
   while (!transfers_.empty() && clock_.Monotonic() < limit) {
@@ -149,6 +152,9 @@ absl::Status Engine::AdmitStart(const StartCommand& command) const {
     return MakeStatus(Reason::kDraining, "this worker takes no new requests");
   }
   if (absl::Status status = CheckStart(command, start_limits_); !status.ok()) return status;
+  if (!lockstep_.formed()) {
+    return MakeStatus(Reason::kWorkerLost, "the group of this worker is not complete");
+  }
   if (QueueIsFull()) {
     return MakeStatus(Reason::kQueueFull, "as many requests wait on this worker as it allows: " +
                                               std::to_string(options_.waiting_max));
@@ -267,24 +273,50 @@ void Engine::BuildBatch(const Plan& plan) {
 
 bool Engine::Compute(const Plan& plan) {
   BuildBatch(plan);
-  if (rows_.empty()) return false;
+  std::size_t tokens = 0;
+  for (const SequenceStep& row : batch_) tokens += row.tokens.size();
+  const absl::StatusOr<Lockstep::Outcome> opened =
+      lockstep_.Open({.rows = static_cast<std::uint32_t>(tokens),
+                      .leaves = draining_ && running_.empty() && waiting_.empty()});
+  if (!opened.ok()) {
+    LoseGroup(opened.status());
+    return true;
+  }
+  if (*opened == Lockstep::Outcome::kCompute) RunStep();
+  return *opened != Lockstep::Outcome::kNotDue;
+}
+
+void Engine::RunStep() {
   sampled_.assign(rows_.size(), SampledToken{});
   const absl::Duration begun = clock_.Monotonic();
   const absl::Status status =
-      model_.Step(batch_, {.base = pool_.base(), .blocks = pool_.total()}, {}, sampled_);
+      model_.Step(batch_, {.base = pool_.base(), .blocks = pool_.total()}, lockstep_.group_step(),
+                  sampled_);
   metrics_.step_seconds.Observe(absl::ToDoubleSeconds(clock_.Monotonic() - begun));
   metrics_.steps_total.Add();
   ++step_;
-  if (!status.ok()) {
-    log::Error("step failed",
-               {{"step", step_}, {"sequences", rows_.size()}, {"status", status.ToString()}});
-    for (const Row& row : rows_) {
-      End(*row.sequence, EndReason::kError, WithReason(status, Reason::kInternal));
-    }
-    return true;
+  if (status.ok()) {
+    for (std::size_t i = 0; i < rows_.size(); ++i) ApplyRow(rows_[i], sampled_[i]);
+    return;
   }
-  for (std::size_t i = 0; i < rows_.size(); ++i) ApplyRow(rows_[i], sampled_[i]);
-  return true;
+  log::Error("step failed",
+             {{"step", step_}, {"sequences", rows_.size()}, {"status", status.ToString()}});
+  if (lockstep_.group_step().all_to_all != nullptr) {
+    LoseGroup(status);
+    return;
+  }
+  for (const Row& row : rows_) {
+    End(*row.sequence, EndReason::kError, WithReason(status, Reason::kInternal));
+  }
+}
+
+// Whatever runs here needs experts that are out of reach.
+void Engine::LoseGroup(const absl::Status& why) {
+  lockstep_.Break(why);
+  ForEach([&](Sequence& sequence) {
+    End(sequence, EndReason::kError,
+        MakeStatus(Reason::kWorkerLost, std::string(why.message())));
+  });
 }
 
 void Engine::ApplyRow(const Row& row, SampledToken& sampled) {
@@ -379,7 +411,9 @@ void Engine::EndAll() {
 }
 
 LoadReport Engine::MeasureLoad() const {
-  LoadReport load{.kv_blocks_used = pool_.used(), .draining = draining_};
+  LoadReport load{.kv_blocks_used = pool_.used(),
+                  .draining = draining_,
+                  .forming = !lockstep_.formed()};
   ForEach([&](const Sequence& sequence) {
     const Phase phase = sequence.phase;
     const bool waits = phase == Phase::kWaiting || phase == Phase::kReceiving;
@@ -396,6 +430,7 @@ LoadReport Engine::MeasureLoad() const {
 }
 
 void Engine::Publish() {
+  may_leave_ = lockstep_.may_leave();
   const LoadReport load = MeasureLoad();
   metrics_.sequences_running.Set(load.sequences_running);
   metrics_.sequences_waiting.Set(load.sequences_waiting);

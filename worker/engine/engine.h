@@ -2,8 +2,8 @@
 // after the other.
 //
 // A step: take the inbox, take the data plane's events, end what is past its deadline, plan
-// (worker/scheduler), compute the batch (Model), report. All waiting happens between steps, on the
-// inbox.
+// (worker/scheduler), open the step with the group if there is one (Lockstep), compute the batch
+// (Model), report. All other waiting happens between steps, on the inbox.
 //
 // What it guarantees:
 //
@@ -13,10 +13,13 @@
 //  - A cancelled, released, lost or expired request gives its blocks back before the next step
 //    computes. Blocks of a transfer that is still open are kept until its final event.
 //  - A failed Model::Step fails the sequences of that step and nothing else; a numeric fault fails
-//    its own sequence.
+//    its own sequence. In a group a failed step is the end of the epoch: all sequences end with
+//    Reason::kWorkerLost, which names the peer and the phase, and new ones are refused until the
+//    group has formed again.
 //  - Every queue is bounded; what does not fit is refused with Reason::kQueueFull.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -30,6 +33,7 @@
 #include "observability/metrics/metrics.h"
 #include "worker/cache/block_pool.h"
 #include "worker/engine/inbox.h"
+#include "worker/engine/lockstep/lockstep.h"
 #include "worker/engine/messages.h"
 #include "worker/engine/reports.h"
 #include "worker/engine/rules/role.h"
@@ -51,6 +55,7 @@ struct EngineOptions {
   absl::Duration idle_wait_max = absl::Milliseconds(250);
   // How long Run waits at its end for open transfers to give their memory back.
   absl::Duration stop_wait_max = absl::Seconds(1);
+  LockstepOptions lockstep;
 };
 
 // A step computes at most one row for each running sequence: a token of a decoding one, a chunk of
@@ -66,6 +71,7 @@ struct EngineParts {
   Model& model;
   BlockPool& blocks;
   KvTransfer* transfer = nullptr;
+  Group* group = nullptr;  // null on a rank that holds all experts
   Inbox& inbox;
   OutputSink& sink;
   const metrics::WorkerMetrics& metrics;
@@ -91,6 +97,9 @@ class Engine {
 
   // Any thread: the load after the latest step.
   LoadReport load() const;
+
+  // Any thread: whether nobody of the group needs this rank any more.
+  bool may_leave() const { return may_leave_; }
 
  private:
   // A transfer that was begun here and has had no final event.
@@ -132,6 +141,8 @@ class Engine {
   Plan MakePlan() const;
   void Admit(std::uint32_t admissions);
   bool Compute(const Plan& plan);
+  void RunStep();
+  void LoseGroup(const absl::Status& why);
   void BuildBatch(const Plan& plan);
   void ApplyRow(const Row& row, SampledToken& sampled);
   void AcceptToken(Sequence& sequence, SampledToken& sampled);
@@ -167,6 +178,8 @@ class Engine {
   std::unordered_map<contract::RequestId, Sequence*> by_id_;  // that have not ended
   std::unordered_map<contract::TransferId, OpenTransfer> transfers_;
   Reports reports_;
+  Lockstep lockstep_;
+  std::atomic<bool> may_leave_ = true;
 
   // Reused from step to step.
   std::vector<Row> rows_;

@@ -7,8 +7,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "worker/engine/messages.h"
+#include "worker/expert_parallel/all_to_all.h"
 
 namespace baleen::worker {
 
@@ -39,7 +41,13 @@ class Inbox {
   // The engine's thread: returns when a command is there, after Wake, or after `limit`.
   void WaitFor(absl::Duration limit);
 
+  // The same, but sleeping in `barrier`: returns also when a peer has opened a step. True if a peer
+  // has; errors of AwaitPeers.
+  absl::StatusOr<bool> WaitIn(StepBarrier& barrier, absl::Duration limit);
+
  private:
+  void EndWait();  // under the mutex
+
   const InboxLimits limits_;
   std::mutex mutex_;
   std::condition_variable arrived_;
@@ -49,6 +57,7 @@ class Inbox {
   std::size_t controls_ = 0;
   bool has_drain_ = false;
   bool woken_ = false;
+  StepBarrier* sleeping_in_ = nullptr;
 };
 
 }  // namespace baleen::worker

@@ -78,6 +78,7 @@ struct LoadReport {
   std::uint64_t context_tokens_held = 0;
   std::uint32_t kv_blocks_used = 0;
   bool draining = false;
+  bool forming = false;  // the group is not complete
 };
 
 // Everything that one engine step has to say to one router. Tokens of a request come before its

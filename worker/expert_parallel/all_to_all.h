@@ -110,7 +110,8 @@ class StepBarrier {
   virtual void Interrupt() = 0;
 
   // Any thread: breaks the endpoint, with `why` for whoever calls or waits. For what is heard
-  // outside of the data plane: that a peer has gone.
+  // outside of the data plane: that a peer has gone. Peers hear of it at the latest when the
+  // endpoint is destroyed.
   virtual void Abort(const absl::Status& why) = 0;
 };
 

@@ -133,7 +133,7 @@ class LoopbackEndpoint final : public GroupEndpoint {
   void Abort(const absl::Status& why) override {
     const std::lock_guard lock(shared_.mutex);
     if (mine().aborted.ok()) mine().aborted = why;
-    shared_.changed.notify_all();
+    Leave();
   }
 
   absl::Status StartDispatch(int number, const DispatchRows& rows) override {

@@ -133,7 +133,7 @@ TEST(Messages, HelloSaysEverything) {
 }
 
 TEST(Messages, AStepIsWrittenColumnByColumn) {
-  StepReport report{.step = 17, .load = {.sequences_running = 2, .draining = true}};
+  StepReport report{.step = 17, .load = {.sequences_running = 2, .draining = true, .forming = true}};
   report.tokens.push_back({.key = {{7, 1}, 1},
                            .sequence = 4,
                            .token = {.token = 9, .logprob = -0.5f, .top = {{9, -0.5f}, {3, -2.0f}}},
@@ -144,7 +144,7 @@ TEST(Messages, AStepIsWrittenColumnByColumn) {
             "keys { router: 7 number: 2 attempt: 3 } sequence: 4 sequence: 0 token_ids: 9 "
             "token_ids: 0 logprobs { present: true sampled: -0.5 top_token_ids: 9 "
             "top_token_ids: 3 top_logprobs: -0.5 top_logprobs: -2 } logprobs { } "
-            "load { sequences_running: 2 draining: true }");
+            "load { sequences_running: 2 draining: true forming: true }");
   report.tokens.erase(report.tokens.begin());
   EXPECT_EQ(wire::StepMessage(report).step().logprobs_size(), 0) << "nobody asked";
 }

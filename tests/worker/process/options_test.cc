@@ -34,12 +34,49 @@ TEST(WorkerOptions, TwoFlagsAreEnough) {
 }
 
 TEST(WorkerOptions, EveryFlagArrives) {
-  const auto parsed = Parse(
-      {"--model",          "m", "--role",          "decode",  "--group",           "3",
-       "--rank",           "4", "--router",        "a:1,b:2", "--metrics-listen",  "0.0.0.0:9",
-       "--kv-blocks",      "5", "--sequences-max", "6",       "--step-tokens-max", "7",
-       "--drain-seconds",  "8", "--log-format",    "json",    "--log-level",       "debug",
-       "--die-with-parent"});
+  const auto parsed = Parse({"--model",
+                             "m",
+                             "--role",
+                             "decode",
+                             "--group",
+                             "3",
+                             "--rank",
+                             "4",
+                             "--router",
+                             "a:1,b:2",
+                             "--metrics-listen",
+                             "0.0.0.0:9",
+                             "--kv-blocks",
+                             "5",
+                             "--sequences-max",
+                             "6",
+                             "--step-tokens-max",
+                             "7",
+                             "--drain-seconds",
+                             "8",
+                             "--log-format",
+                             "json",
+                             "--log-level",
+                             "debug",
+                             "--die-with-parent",
+                             "--ranks",
+                             "8",
+                             "--group-leader",
+                             "unix-abstract:x",
+                             "--redundant-experts",
+                             "16",
+                             "--placement",
+                             "p.json",
+                             "--rebalance-seconds",
+                             "30",
+                             "--dispatch",
+                             "fp8",
+                             "--micro-batch-rows",
+                             "256",
+                             "--join-seconds",
+                             "20",
+                             "--step-wait-ms",
+                             "700"});
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   const WorkerOptions& options = *parsed;
   EXPECT_EQ(options.model_directory, "m");
@@ -53,6 +90,15 @@ TEST(WorkerOptions, EveryFlagArrives) {
   EXPECT_EQ(options.process.log_format, log::Format::kJson);
   EXPECT_EQ(options.process.log_level, log::Level::kDebug);
   EXPECT_TRUE(options.process.die_with_parent);
+  EXPECT_EQ(options.parallel.ranks, 8u);
+  EXPECT_EQ(options.parallel.leader, "unix-abstract:x");
+  EXPECT_EQ(options.parallel.redundant_experts, 16u);
+  EXPECT_EQ(options.parallel.placement_file, "p.json");
+  EXPECT_EQ(options.parallel.rebalance, absl::Seconds(30));
+  EXPECT_TRUE(options.parallel.fp8_dispatch);
+  EXPECT_EQ(options.parallel.micro_batch_rows, 256u);
+  EXPECT_EQ(options.parallel.join_max, absl::Seconds(20));
+  EXPECT_EQ(options.parallel.step_wait_max, absl::Milliseconds(700));
 }
 
 TEST(WorkerOptions, RefusalsNameTheFlagInOneLine) {
@@ -74,6 +120,16 @@ TEST(WorkerOptions, RefusalsNameTheFlagInOneLine) {
       {"--drain-seconds", {"--drain-seconds", "86401"}},
       {"--log-level", {"--log-level", "loud"}},
       {"--shoes", {"--shoes", "2"}},
+      {"--rank 4 with --ranks 4: a rank is 0 to 3",
+       {"--ranks", "4", "--rank", "4", "--group-leader", "a:1"}},
+      {"--ranks 2 without --group-leader", {"--ranks", "2"}},
+      {"--ranks", {"--ranks", "0"}},
+      {"--ranks", {"--ranks", "1025"}},
+      {"--group-leader: 'a' is neither host:port nor unix-abstract:NAME", {"--group-leader", "a"}},
+      {"a name of 0 bytes, not 1 to 100", {"--group-leader", "unix-abstract:"}},
+      {"--dispatch", {"--dispatch", "int4"}},
+      {"--step-wait-ms", {"--step-wait-ms", "0"}},
+      {"--join-seconds", {"--join-seconds", "0"}},
   };
   for (const Case& c : cases) {
     std::vector<const char*> arguments = {"--model", "m"};

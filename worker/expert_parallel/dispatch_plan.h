@@ -26,6 +26,12 @@ class DispatchPlan {
   // INVALID_ARGUMENT names a count or slot that is out of range; the plan is empty then.
   absl::Status Assign(const DispatchRows& rows);
 
+  // What goes to all ranks, those of one rank after those of the rank before.
+  std::span<const std::int32_t> rows() const { return std::span(rows_).first(row_begin_.back()); }
+  std::span<const PlannedEntry> entries() const {
+    return std::span(entries_).first(entry_begin_.back());
+  }
+
   // Rows at home that go to `rank`, ascending, each once.
   std::span<const std::int32_t> RowsTo(std::int32_t rank) const {
     return std::span(rows_).subspan(row_begin_[rank], row_begin_[rank + 1] - row_begin_[rank]);

@@ -59,6 +59,7 @@ struct Tokens {
 
   void Take(const std::byte* outputs) {
     got.resize(wanted.size());
+    if (got.empty()) return;  // memcpy takes no null
     std::memcpy(got.data(), outputs, got.size() * sizeof(Value));
   }
 
@@ -315,7 +316,7 @@ TEST_P(AllToAllConformance, APeerThatGoesIsNamedWithThePhase) {
       const std::string phase = calls == 0 ? "step barrier" : "(dispatch|combine)";
       EXPECT_THAT(std::string(status.message()),
                   ContainsRegex((rank == 0 ? "rank 1" : "rank [01]") +
-                                std::string(" has gone, in the ") + phase));
+                                std::string(" has gone, in the .*") + phase));
       EXPECT_EQ(endpoint->OpenStep(opening).status(), status) << "broken";
     });
   }

@@ -32,6 +32,9 @@ constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr int kIndexDepthMax = 8;
 
+// Linux brings in the pages of a mapped file in windows of this size, aligned to it.
+constexpr std::uintptr_t kFaultBytes = 64u << 10;
+
 // A file mapped read-only.
 class Mapping {
  public:
@@ -64,6 +67,18 @@ class Mapping {
   Mapping& operator=(Mapping&&) = delete;
   ~Mapping() {
     if (address_ != nullptr) munmap(const_cast<std::byte*>(address_), bytes_);
+  }
+
+  // Gives the pages of `part` back to the system, and those that came in with them.
+  void Release(std::span<const std::byte> part) const {
+    if (part.empty()) return;
+    const auto first = reinterpret_cast<std::uintptr_t>(address_);
+    const auto begin = reinterpret_cast<std::uintptr_t>(part.data());
+    const std::uintptr_t from = std::max(first, begin / kFaultBytes * kFaultBytes);
+    const std::uintptr_t to = std::min(
+        first + bytes_, (begin + part.size() + kFaultBytes - 1) / kFaultBytes * kFaultBytes);
+    // A hint: where it fails, memory is not given back, and nothing is wrong.
+    (void)madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
   }
 
   std::span<const std::byte> bytes() const { return {address_, bytes_}; }
@@ -259,6 +274,14 @@ absl::StatusOr<TensorView> Checkpoint::Get(std::string_view name,
   return view;
 }
 
+void Checkpoint::Release(std::string_view name) const {
+  const std::optional<Place> place = state_->Find(name);
+  if (!place) return;
+  const TensorEntry& entry = state_->entry(*place);
+  const Mapping& mapping = state_->shards[place->shard].mapping;
+  mapping.Release(mapping.bytes().subspan(entry.begin, entry.end - entry.begin));
+}
+
 std::span<const std::string> Checkpoint::names() const { return state_->names; }
 
 std::uint64_t Checkpoint::bytes() const { return state_->bytes; }
@@ -274,14 +297,21 @@ class Digester {
   }
 
   void Add(std::span<const std::byte> piece) {
-    std::array<unsigned char, 8> length = {};
-    for (std::size_t i = 0; i < length.size(); ++i) {
-      length[i] = static_cast<unsigned char>(std::uint64_t{piece.size()} >> (8 * i));
-    }
-    Update(length.data(), length.size());
+    AddLength(piece.size());
     Update(piece.data(), piece.size());
   }
   void Add(std::string_view text) { Add(std::as_bytes(std::span(text))); }
+
+  // A part of a file, whose pages do not stay in memory.
+  void Add(const Mapping& mapping, std::span<const std::byte> piece) {
+    constexpr std::size_t kTogether = 1u << 20;
+    AddLength(piece.size());
+    for (; !piece.empty(); piece = piece.subspan(std::min(kTogether, piece.size()))) {
+      const std::span<const std::byte> part = piece.first(std::min(kTogether, piece.size()));
+      Update(part.data(), part.size());
+      mapping.Release(part);
+    }
+  }
 
   absl::StatusOr<std::string> Finish() {
     std::array<unsigned char, EVP_MAX_MD_SIZE> digest = {};
@@ -292,6 +322,14 @@ class Digester {
   }
 
  private:
+  void AddLength(std::uint64_t size) {
+    std::array<unsigned char, 8> length = {};
+    for (std::size_t i = 0; i < length.size(); ++i) {
+      length[i] = static_cast<unsigned char>(size >> (8 * i));
+    }
+    Update(length.data(), length.size());
+  }
+
   void Update(const void* data, std::size_t bytes) {
     ok_ = ok_ && EVP_DigestUpdate(context_.get(), data, bytes) == 1;
   }
@@ -304,18 +342,18 @@ void AddShard(Digester& digester, const Shard& shard) {
   const std::span<const std::byte> file = shard.mapping.bytes();
   digester.Add(shard.file);
   if (file.size() <= kDigestWholeFileBytesMax) {
-    digester.Add(file);
+    digester.Add(shard.mapping, file);
     return;
   }
   // The header ends where the first tensor begins; a file of this size has one, or its header alone
   // is over the limit.
   const std::uint64_t header_end = shard.entries.empty() ? file.size() : shard.entries[0].begin;
   digester.Add(fmt::format("{} bytes, sampled", file.size()));
-  digester.Add(file.first(header_end));
+  digester.Add(shard.mapping, file.first(header_end));
   for (const TensorEntry& entry : shard.entries) {
     const std::uint64_t length = std::min(entry.end - entry.begin, kDigestSampleBytes);
     const std::uint64_t begin = entry.begin + (entry.end - entry.begin - length) / 2;
-    digester.Add(file.subspan(begin, length));
+    digester.Add(shard.mapping, file.subspan(begin, length));
   }
 }
 

@@ -2,7 +2,8 @@
 // model.safetensors.index.json, mapped read-only.
 //
 // Opening checks every header, and that the index and the shards agree. It reads no weights: pages
-// come in when they are touched, so a rank reads only its own share.
+// come in when they are touched, so a rank reads only its own share. Who has read a tensor releases
+// it, so that memory holds what was made of it and not both.
 #pragma once
 
 #include <cstddef>
@@ -53,6 +54,10 @@ class Checkpoint {
 
   // The tensor `name` as it is. kNotFound: the checkpoint has no such tensor.
   absl::StatusOr<TensorView> Get(std::string_view name) const;
+
+  // Gives the pages of the tensor `name` back to the system, if there is one; reading it brings
+  // them in again.
+  void Release(std::string_view name) const;
 
   // All tensor names, ascending.
   std::span<const std::string> names() const;

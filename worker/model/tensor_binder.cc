@@ -56,17 +56,29 @@ absl::StatusOr<TensorView> TensorBinder::Fetch(const std::string& name,
                                                std::initializer_list<DType> dtypes,
                                                std::initializer_list<std::uint64_t> shape) {
   used_.insert(name);
-  return checkpoint_.Get(name, dtypes, shape);
+  BALEEN_ASSIGN_OR_RETURN(const TensorView tensor, source_.checkpoint.Get(name, dtypes, shape));
+  bytes_ += tensor.data.size();
+  if (mode_ == Mode::kLoad) last_.push_back(name);
+  return tensor;
+}
+
+void TensorBinder::ReleaseLast() {
+  for (const std::string& name : last_) {
+    source_.checkpoint.Release(name);
+    if (source_.on_read) source_.on_read(source_.checkpoint.Get(name)->data.size());
+  }
+  last_.clear();
 }
 
 absl::StatusOr<std::byte*> TensorBinder::Store(std::size_t bytes) {
-  BALEEN_ASSIGN_OR_RETURN(Buffer buffer, device_.Allocate(bytes));
+  BALEEN_ASSIGN_OR_RETURN(Buffer buffer, source_.device.Allocate(bytes));
   storage_.push_back(std::move(buffer));
   return storage_.back().data();
 }
 
 absl::StatusOr<WeightSource> TensorBinder::Source(const std::string& name, std::uint64_t n,
                                                   std::uint64_t k) {
+  ReleaseLast();
   BALEEN_ASSIGN_OR_RETURN(
       const TensorView tensor,
       Fetch(name, {DType::kBF16, DType::kF8E4M3, DType::kF32, DType::kF16}, {n, k}));
@@ -74,7 +86,7 @@ absl::StatusOr<WeightSource> TensorBinder::Source(const std::string& name, std::
                       .columns = static_cast<std::int64_t>(k),
                       .row_count = static_cast<std::int64_t>(n)};
   if (tensor.dtype == DType::kF8E4M3) {
-    if (!fp8_weights_) {
+    if (!source_.fp8_weights) {
       return absl::InvalidArgumentError(fmt::format(
           "tensor {} is F8_E4M3, but config.json has no fp8 quantization_config", name));
     }
@@ -97,8 +109,9 @@ absl::StatusOr<PackedWeight> TensorBinder::Pack(const WeightSource& source) {
   if (mode_ == Mode::kCheck) {
     return PackedWeight{.format = source.format, .n = source.n(), .k = source.k()};
   }
-  BALEEN_ASSIGN_OR_RETURN(std::byte* const storage, Store(device_.ops().packed_bytes(source)));
-  return device_.ops().pack(source, storage);
+  BALEEN_ASSIGN_OR_RETURN(std::byte* const storage,
+                          Store(source_.device.ops().packed_bytes(source)));
+  return source_.device.ops().pack(source, storage);
 }
 
 absl::StatusOr<PackedWeight> TensorBinder::Linear(const std::string& name, std::uint64_t n,
@@ -109,6 +122,7 @@ absl::StatusOr<PackedWeight> TensorBinder::Linear(const std::string& name, std::
 
 absl::StatusOr<PackedWeight> TensorBinder::Gate(const std::string& name, std::uint64_t n,
                                                 std::uint64_t k) {
+  ReleaseLast();
   BALEEN_ASSIGN_OR_RETURN(const TensorView tensor,
                           Fetch(name, {DType::kBF16, DType::kF32, DType::kF16}, {n, k}));
   std::vector<float> values(mode_ == Mode::kLoad ? n * k : 0);
@@ -122,6 +136,7 @@ absl::StatusOr<PackedWeight> TensorBinder::Gate(const std::string& name, std::ui
 }
 
 absl::StatusOr<const float*> TensorBinder::Vector(const std::string& name, std::uint64_t size) {
+  ReleaseLast();
   BALEEN_ASSIGN_OR_RETURN(const TensorView tensor,
                           Fetch(name, {DType::kBF16, DType::kF32, DType::kF16}, {size}));
   if (mode_ == Mode::kCheck) {
@@ -137,6 +152,7 @@ absl::StatusOr<const float*> TensorBinder::Vector(const std::string& name, std::
 
 absl::StatusOr<const void*> TensorBinder::Table(const std::string& name, std::uint64_t rows,
                                                 std::uint64_t columns, WeightFormat& format) {
+  ReleaseLast();
   BALEEN_ASSIGN_OR_RETURN(const TensorView tensor,
                           Fetch(name, {DType::kBF16, DType::kF32, DType::kF16}, {rows, columns}));
   if (mode_ == Mode::kCheck) {

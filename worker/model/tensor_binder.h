@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <string>
 #include <string_view>
@@ -15,20 +16,27 @@
 
 namespace baleen::worker {
 
-// Errors name the tensor. Buffers end up in `storage`; what is returned points into them.
+// Where tensors come from and go to. What it refers to outlives it.
+struct TensorSource {
+  const Checkpoint& checkpoint;
+  Device& device;
+  bool fp8_weights = false;  // the config announces FP8 weights; else an FP8 tensor is an error
+  // Called with the size of every tensor that was read, when it has been. May be empty.
+  std::function<void(std::uint64_t bytes)> on_read;
+};
+
+// Errors name the tensor. Buffers end up in `storage`; what is returned points into them. A tensor
+// gives its pages back when the next one is asked for, the last one when the binder goes.
 class TensorBinder {
  public:
   // kCheck: tensors are checked, and nothing is read or stored.
   enum class Mode { kLoad, kCheck };
 
-  // `fp8_weights`: whether the config announces FP8 weights; else an FP8 tensor is an error.
-  TensorBinder(const Checkpoint& checkpoint, bool fp8_weights, Device& device,
-               std::vector<Buffer>& storage, Mode mode)
-      : checkpoint_(checkpoint),
-        fp8_weights_(fp8_weights),
-        device_(device),
-        storage_(storage),
-        mode_(mode) {}
+  TensorBinder(const TensorSource& source, std::vector<Buffer>& storage, Mode mode)
+      : source_(source), storage_(storage), mode_(mode) {}
+  ~TensorBinder() { ReleaseLast(); }
+  TensorBinder(const TensorBinder&) = delete;
+  TensorBinder& operator=(const TensorBinder&) = delete;
 
   // A GEMM weight [n, k] as it is in the checkpoint: bf16, FP8 with its scales, or fp32 / fp16
   // rounded to bf16. Valid until the next call.
@@ -51,6 +59,9 @@ class TensorBinder {
   // Whether the tensor was asked for.
   bool used(const std::string& name) const { return used_.contains(name); }
 
+  // Size in the checkpoint of all tensors that were asked for.
+  std::uint64_t bytes() const { return bytes_; }
+
   // Whether any GEMM weight was rounded to bf16.
   bool rounded() const { return rounded_; }
 
@@ -58,13 +69,14 @@ class TensorBinder {
   absl::StatusOr<TensorView> Fetch(const std::string& name, std::initializer_list<DType> dtypes,
                                    std::initializer_list<std::uint64_t> shape);
   absl::StatusOr<std::byte*> Store(std::size_t bytes);
+  void ReleaseLast();
 
-  const Checkpoint& checkpoint_;
-  const bool fp8_weights_;
-  Device& device_;
+  const TensorSource& source_;
   std::vector<Buffer>& storage_;
   const Mode mode_;
   bool rounded_ = false;
+  std::uint64_t bytes_ = 0;
+  std::vector<std::string> last_;  // the tensors of the last call; kLoad only
   std::unordered_set<std::string> used_;
   std::vector<std::uint16_t> converted_;  // of the last Source
 };

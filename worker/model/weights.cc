@@ -11,7 +11,6 @@
 #include "fmt/format.h"
 #include "observability/base/log.h"
 #include "observability/base/status_macros.h"
-#include "worker/model/tensor_binder.h"
 
 namespace baleen::worker {
 namespace {
@@ -90,12 +89,6 @@ absl::StatusOr<MoeWeights> BindMoe(const ModelConfig& config, TensorBinder& bind
         moe.correction_bias,
         binder.Vector(prefix + "gate.e_score_correction_bias", config.n_routed_experts));
   }
-  for (std::uint32_t expert = 0; expert < config.n_routed_experts; ++expert) {
-    BALEEN_ASSIGN_OR_RETURN(MlpWeights mlp,
-                            BindMlp(binder, fmt::format("{}experts.{}.", prefix, expert), hidden,
-                                    config.moe_intermediate_size));
-    moe.experts.push_back(mlp);
-  }
   if (config.n_shared_experts > 0) {
     BALEEN_ASSIGN_OR_RETURN(
         moe.shared, BindMlp(binder, prefix + "shared_experts.", hidden,
@@ -123,12 +116,20 @@ absl::StatusOr<LayerWeights> BindLayer(const ModelConfig& config, TensorBinder& 
   return layer;
 }
 
+// Of binders that only check.
+absl::Status CheckExperts(const ModelConfig& config, TensorBinder& binder, std::uint32_t layer) {
+  for (std::uint32_t expert = 0; expert < config.n_routed_experts; ++expert) {
+    BALEEN_RETURN_IF_ERROR(BindExpert(config, binder, layer, expert).status());
+  }
+  return absl::OkStatus();
+}
+
 // Multi-token-prediction layers are not run yet, but a checkpoint that announces them must hold
 // what their config says.
-absl::Status CheckPredictionLayers(const ModelConfig& config, const Checkpoint& checkpoint,
-                                   Device& device) {
+absl::Status CheckPredictionLayers(const ModelConfig& config, const TensorSource& source) {
+  const Checkpoint& checkpoint = source.checkpoint;
   std::vector<Buffer> unused;
-  TensorBinder binder(checkpoint, config.fp8_weights, device, unused, TensorBinder::Mode::kCheck);
+  TensorBinder binder(source, unused, TensorBinder::Mode::kCheck);
   for (std::uint32_t i = 0; i < config.num_nextn_predict_layers; ++i) {
     const std::uint32_t index = config.num_hidden_layers + i;
     const std::string prefix = fmt::format("model.layers.{}.", index);
@@ -141,6 +142,7 @@ absl::Status CheckPredictionLayers(const ModelConfig& config, const Checkpoint& 
     BALEEN_RETURN_IF_ERROR(binder.Linear(prefix + "eh_proj.weight", hidden, 2 * hidden).status());
     BALEEN_RETURN_IF_ERROR(binder.Vector(prefix + "shared_head.norm.weight", hidden).status());
     BALEEN_RETURN_IF_ERROR(BindLayer(config, binder, index, config.n_routed_experts == 0).status());
+    BALEEN_RETURN_IF_ERROR(CheckExperts(config, binder, index));
   }
   return absl::OkStatus();
 }
@@ -186,13 +188,9 @@ absl::Status CheckLeftovers(const ModelConfig& config, const Checkpoint& checkpo
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const Checkpoint& checkpoint,
-                                         Device& device) {
+// Everything but routed experts and prediction layers.
+absl::StatusOr<ModelWeights> BindModel(const ModelConfig& config, TensorBinder& binder) {
   ModelWeights weights;
-  TensorBinder binder(checkpoint, config.fp8_weights, device, weights.storage,
-                      TensorBinder::Mode::kLoad);
   BALEEN_ASSIGN_OR_RETURN(weights.embedding,
                           binder.Table("model.embed_tokens.weight", config.vocab_size,
                                        config.hidden_size, weights.embedding_format));
@@ -207,12 +205,45 @@ absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const Checkp
       weights.lm_head,
       binder.Linear(config.tie_word_embeddings ? "model.embed_tokens.weight" : "lm_head.weight",
                     config.vocab_size, config.hidden_size));
-  BALEEN_RETURN_IF_ERROR(CheckPredictionLayers(config, checkpoint, device));
-  BALEEN_RETURN_IF_ERROR(CheckLeftovers(config, checkpoint, binder));
+  return weights;
+}
+
+}  // namespace
+
+absl::StatusOr<MlpWeights> BindExpert(const ModelConfig& config, TensorBinder& binder,
+                                      std::uint32_t layer, std::uint32_t expert) {
+  return BindMlp(binder, fmt::format("model.layers.{}.mlp.experts.{}.", layer, expert),
+                 config.hidden_size, config.moe_intermediate_size);
+}
+
+absl::Status CheckWeights(const ModelConfig& config, const TensorSource& source) {
+  std::vector<Buffer> unused;
+  TensorBinder binder(source, unused, TensorBinder::Mode::kCheck);
+  BALEEN_RETURN_IF_ERROR(BindModel(config, binder).status());
+  for (std::uint32_t layer = config.first_k_dense_replace; layer < config.num_hidden_layers;
+       ++layer) {
+    BALEEN_RETURN_IF_ERROR(CheckExperts(config, binder, layer));
+  }
+  BALEEN_RETURN_IF_ERROR(CheckPredictionLayers(config, source));
+  return CheckLeftovers(config, source.checkpoint, binder);
+}
+
+absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const TensorSource& source) {
+  std::vector<Buffer> storage;
+  TensorBinder binder(source, storage, TensorBinder::Mode::kLoad);
+  BALEEN_ASSIGN_OR_RETURN(ModelWeights weights, BindModel(config, binder));
+  weights.storage = std::move(storage);
   if (binder.rounded()) {
     log::Info("weights rounded to bf16");
   }
   return weights;
+}
+
+absl::StatusOr<std::uint64_t> LoadedBytes(const ModelConfig& config, const TensorSource& source) {
+  std::vector<Buffer> unused;
+  TensorBinder binder(source, unused, TensorBinder::Mode::kCheck);
+  BALEEN_RETURN_IF_ERROR(BindModel(config, binder).status());
+  return binder.bytes();
 }
 
 }  // namespace baleen::worker

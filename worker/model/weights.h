@@ -9,8 +9,8 @@
 #include "absl/status/statusor.h"
 #include "kernels/include/weight.h"
 #include "worker/device/device.h"
-#include "worker/model/checkpoint.h"
 #include "worker/model/config.h"
+#include "worker/model/tensor_binder.h"
 
 namespace baleen::worker {
 
@@ -40,11 +40,11 @@ struct AttentionWeights {
   PackedWeight output;  // [hidden, heads * v]
 };
 
+// Without the routed experts: those are in the ExpertBank.
 struct MoeWeights {
   PackedWeight gate;                       // fp32 [experts, hidden]
   const float* correction_bias = nullptr;  // [experts]; null where the family has none
-  std::vector<MlpWeights> experts;
-  std::optional<MlpWeights> shared;  // all shared experts as one MLP
+  std::optional<MlpWeights> shared;        // all shared experts as one MLP
 };
 
 struct LayerWeights {
@@ -65,10 +65,19 @@ struct ModelWeights {
   std::vector<Buffer> storage;        // everything above points into these
 };
 
-// Reads and packs all weights that a forward pass uses, and checks those of the
-// multi-token-prediction layers if there are any. A tensor that is missing, or has another dtype or
-// shape than the config asks for, is an error that names it.
-absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const Checkpoint& checkpoint,
-                                         Device& device);
+// Checks the whole checkpoint by its headers, those of all experts and of the
+// multi-token-prediction layers among them: a tensor that is missing, has another dtype or shape
+// than the config asks for, or no place in the model, is an error that names it. Reads no data.
+absl::Status CheckWeights(const ModelConfig& config, const TensorSource& source);
+
+// Reads and packs all weights that a forward pass uses but those of routed experts.
+absl::StatusOr<ModelWeights> LoadWeights(const ModelConfig& config, const TensorSource& source);
+
+// What LoadWeights will read.
+absl::StatusOr<std::uint64_t> LoadedBytes(const ModelConfig& config, const TensorSource& source);
+
+// Expert `expert` of the decoder layer `layer`.
+absl::StatusOr<MlpWeights> BindExpert(const ModelConfig& config, TensorBinder& binder,
+                                      std::uint32_t layer, std::uint32_t expert);
 
 }  // namespace baleen::worker

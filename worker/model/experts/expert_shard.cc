@@ -1,5 +1,8 @@
 #include "worker/model/experts/expert_shard.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "fmt/format.h"
 #include "kernels/include/ops.h"
 #include "observability/base/status_macros.h"
@@ -44,6 +47,19 @@ ModelPlacement ContiguousModelPlacement(const ModelConfig& config, const Placeme
   return placement;
 }
 
+absl::Status CheckLayerPlacement(const PlacementShape& shape, std::int32_t layer,
+                                 const LayerPlacement& placement) {
+  const std::vector<std::int32_t>& slots = placement.expert_of_slot();
+  // Every expert has a slot, so the highest one tells their number.
+  const std::int32_t experts = slots.empty() ? 0 : std::ranges::max(slots) + 1;
+  if (slots.size() != static_cast<std::size_t>(shape.slots()) || experts != shape.experts) {
+    return absl::InvalidArgumentError(
+        fmt::format("placement of MoE layer {}: {} slots for {} experts; the model has {} for {}",
+                    layer, slots.size(), experts, shape.slots(), shape.experts));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckExpertShard(const ModelConfig& config, const ExpertShard& shard) {
   const PlacementShape& shape = shard.placement.shape;
   BALEEN_RETURN_IF_ERROR(CheckPlacementShape(shape));
@@ -66,11 +82,8 @@ absl::Status CheckExpertShard(const ModelConfig& config, const ExpertShard& shar
         fmt::format("rank {} of a group of {} ranks", shard.rank, shape.ranks));
   }
   for (std::size_t layer = 0; layer < shard.placement.layers.size(); ++layer) {
-    const std::size_t slots = shard.placement.layers[layer].expert_of_slot().size();
-    if (slots != static_cast<std::size_t>(shape.slots())) {
-      return absl::InvalidArgumentError(fmt::format(
-          "placement of MoE layer {} has {} slots, not {}", layer, slots, shape.slots()));
-    }
+    BALEEN_RETURN_IF_ERROR(CheckLayerPlacement(shape, static_cast<std::int32_t>(layer),
+                                               shard.placement.layers[layer]));
   }
   return absl::OkStatus();
 }

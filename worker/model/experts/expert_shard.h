@@ -42,6 +42,10 @@ PlacementShape PlacementShapeOf(const ModelConfig& config, std::int32_t ranks,
 // ContiguousPlacement of every MoE layer. Precondition: CheckPlacementShape.
 ModelPlacement ContiguousModelPlacement(const ModelConfig& config, const PlacementShape& shape);
 
+// INVALID_ARGUMENT: the placement of MoE layer `layer` was made for another shape.
+absl::Status CheckLayerPlacement(const PlacementShape& shape, std::int32_t layer,
+                                 const LayerPlacement& placement);
+
 // INVALID_ARGUMENT names what does not fit the config: experts, groups, layers, rank.
 absl::Status CheckExpertShard(const ModelConfig& config, const ExpertShard& shard);
 

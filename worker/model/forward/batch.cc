@@ -1,6 +1,8 @@
 // One step's tokens in the order in which the forward pass computes them.
 #include "worker/model/forward/batch.h"
 
+#include <algorithm>
+
 #include "fmt/format.h"
 #include "observability/base/status_macros.h"
 
@@ -47,6 +49,7 @@ absl::Status Batch::Assign(const ModelConfig& config, const StepLimits& limits,
                            std::span<const SequenceStep> sequences, const KvView& kv) {
   tokens.clear();
   positions.clear();
+  requests.clear();
   absorbed.clear();
   prefill.clear();
   if (sequences.size() > limits.sequences_max) {
@@ -70,6 +73,7 @@ absl::Status Batch::Assign(const ModelConfig& config, const StepLimits& limits,
       for (std::size_t i = 0; i < step.tokens.size() && tokens.size() <= limits.tokens_max; ++i) {
         tokens.push_back(step.tokens[i]);
         positions.push_back(step.position + static_cast<std::uint32_t>(i));
+        requests.push_back(step.request);
       }
       if (tokens.size() > limits.tokens_max) {
         return absl::InvalidArgumentError(
@@ -81,6 +85,29 @@ absl::Status Batch::Assign(const ModelConfig& config, const StepLimits& limits,
     }
   }
   return absl::OkStatus();
+}
+
+void Batch::AssignPart(const Batch& whole, std::int64_t begin, std::int64_t end) {
+  tokens.assign(whole.tokens.begin() + begin, whole.tokens.begin() + end);
+  positions.assign(whole.positions.begin() + begin, whole.positions.begin() + end);
+  requests.assign(whole.requests.begin() + begin, whole.requests.begin() + end);
+  absorbed_rows = std::clamp(whole.absorbed_rows, begin, end) - begin;
+  const auto cut = [begin, end](const std::vector<BatchSequence>& from,
+                                std::vector<BatchSequence>& to) {
+    to.clear();
+    for (BatchSequence sequence : from) {
+      const std::int64_t first = std::max(sequence.row, begin);
+      const std::int64_t last = std::min(sequence.row + sequence.rows, end);
+      if (first >= last) continue;
+      sequence.position += first - sequence.row;
+      if (last < sequence.row + sequence.rows) sequence.sample = nullptr;
+      sequence.row = first - begin;
+      sequence.rows = last - first;
+      to.push_back(sequence);
+    }
+  };
+  cut(whole.absorbed, absorbed);
+  cut(whole.prefill, prefill);
 }
 
 }  // namespace baleen::worker

@@ -30,6 +30,7 @@ struct BatchSequence {
 struct Batch {
   std::vector<std::int32_t> tokens;      // [rows]
   std::vector<std::uint32_t> positions;  // [rows]
+  std::vector<std::uint64_t> requests;   // [rows]
   std::vector<BatchSequence> absorbed;
   std::vector<BatchSequence> prefill;
   std::int64_t absorbed_rows = 0;  // rows [0, absorbed_rows) are in absorbed form
@@ -41,6 +42,10 @@ struct Batch {
   // no use.
   absl::Status Assign(const ModelConfig& config, const StepLimits& limits,
                       std::span<const SequenceStep> sequences, const KvView& kv);
+
+  // Replaces the contents by rows [begin, end) of `whole`, as a batch of their own. A sequence that
+  // crosses an end is cut there, as if it came in two chunks.
+  void AssignPart(const Batch& whole, std::int64_t begin, std::int64_t end);
 };
 
 // One layer of the KV cache.

@@ -10,6 +10,7 @@ absl::StatusOr<Mlp> Mlp::Make(Device& device, std::int64_t rows_max,
   const auto count = static_cast<std::size_t>(rows_max * intermediate_max);
   Mlp mlp;
   mlp.ops_ = &device.ops();
+  mlp.rows_max_ = rows_max;
   BALEEN_ASSIGN_OR_RETURN(mlp.gate_, Array<float>::Make(device, count));
   BALEEN_ASSIGN_OR_RETURN(mlp.up_, Array<float>::Make(device, count));
   BALEEN_ASSIGN_OR_RETURN(mlp.hidden_, Array<std::uint16_t>::Make(device, count));

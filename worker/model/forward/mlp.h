@@ -29,10 +29,14 @@ class Mlp {
   static absl::StatusOr<Mlp> Make(Device& device, std::int64_t rows_max,
                                   std::int64_t intermediate_max);
 
+  // Precondition: rows.count <= rows_max().
   void Run(const MlpWeights& weights, const Rows& rows) const;
+
+  std::int64_t rows_max() const { return rows_max_; }
 
  private:
   const kernels::OpTable* ops_ = nullptr;
+  std::int64_t rows_max_ = 0;
   Array<float> gate_;            // [rows][intermediate]
   Array<float> up_;              // [rows][intermediate]
   Array<std::uint16_t> hidden_;  // bf16 [rows][intermediate]

@@ -3,17 +3,14 @@
 
 #include <algorithm>
 
+#include "observability/base/check.h"
 #include "observability/base/status_macros.h"
 
 namespace baleen::worker {
+namespace {
 
-absl::StatusOr<Moe> Moe::Make(const ModelConfig& config, Device& device, std::int64_t rows_max) {
-  const auto rows = static_cast<std::size_t>(rows_max);
-  const std::size_t slots = rows * config.num_experts_per_tok;
-  Moe moe;
-  moe.ops_ = &device.ops();
-  moe.hidden_ = config.hidden_size;
-  moe.route_ = {
+kernels::RouteParams RouteParamsOf(const ModelConfig& config) {
+  return {
       .experts = config.n_routed_experts,
       .slots_per_row = config.num_experts_per_tok,
       .groups = config.n_group,
@@ -24,74 +21,211 @@ absl::StatusOr<Moe> Moe::Make(const ModelConfig& config, Device& device, std::in
                                                                 : kernels::GroupScore::kMax,
       .normalise = config.norm_topk_prob,
       .scale = config.routed_scaling_factor};
-  moe.expert_begin_.resize(config.n_routed_experts + 1);
+}
+
+}  // namespace
+
+absl::StatusOr<Moe> Moe::Make(const ModelConfig& config, Device& device, const Limits& limits) {
+  const auto rows = static_cast<std::size_t>(limits.rows_max);
+  const std::size_t hidden = config.hidden_size;
+  const std::size_t slots = rows * config.num_experts_per_tok;
+  // A row comes to a slot once, and goes to slots_per_row of them.
+  const std::size_t entries =
+      rows * limits.ranks *
+      std::min<std::size_t>(config.num_experts_per_tok, limits.slots_per_rank);
+  const bool fp8 = limits.dispatch == DispatchFormat::kFp8;
+  Moe moe;
+  moe.ops_ = &device.ops();
+  moe.limits_ = limits;
+  moe.route_ = RouteParamsOf(config);
+  moe.hidden_ = config.hidden_size;
+  moe.row_ = DispatchRowLayoutOf(config, limits.dispatch);
+  moe.counts_.resize(config.n_routed_experts);
+  moe.slot_begin_.resize(limits.slots_per_rank + 1);
+  if (limits.ranks == 1) moe.local_.resize(slots);
   BALEEN_ASSIGN_OR_RETURN(moe.logits_, Array<float>::Make(device, rows * config.n_routed_experts));
   BALEEN_ASSIGN_OR_RETURN(moe.ids_, Array<std::int32_t>::Make(device, slots));
   BALEEN_ASSIGN_OR_RETURN(moe.route_weights_, Array<float>::Make(device, slots));
-  BALEEN_ASSIGN_OR_RETURN(moe.slots_,
-                          Array<std::uint16_t>::Make(device, slots * config.hidden_size));
-  BALEEN_ASSIGN_OR_RETURN(moe.shared_, Array<float>::Make(device, rows * config.hidden_size));
-  BALEEN_ASSIGN_OR_RETURN(moe.token_rows_, Array<std::int32_t>::Make(device, slots));
-  BALEEN_ASSIGN_OR_RETURN(moe.slot_rows_, Array<std::int32_t>::Make(device, slots));
+  BALEEN_ASSIGN_OR_RETURN(moe.slots_, Array<std::int32_t>::Make(device, slots));
+  BALEEN_ASSIGN_OR_RETURN(moe.quantized_,
+                          Array<std::byte>::Make(device, fp8 ? rows * moe.row_.row_bytes : 0));
+  BALEEN_ASSIGN_OR_RETURN(
+      moe.outputs_, Array<std::uint16_t>::Make(device, limits.ranks == 1 ? slots * hidden : 0));
+  BALEEN_ASSIGN_OR_RETURN(moe.shared_, Array<float>::Make(device, rows * hidden));
+  BALEEN_ASSIGN_OR_RETURN(moe.expert_input_,
+                          Array<std::uint16_t>::Make(device, fp8 ? rows * hidden : 0));
+  BALEEN_ASSIGN_OR_RETURN(moe.entry_rows_, Array<std::int32_t>::Make(device, entries));
+  BALEEN_ASSIGN_OR_RETURN(moe.entry_outputs_, Array<std::int32_t>::Make(device, entries));
   return moe;
 }
 
-void Moe::Route(const MoeWeights& weights, std::int64_t rows, const float* x) {
-  ops_->gate_gemm({.m = rows, .weight = &weights.gate, .x = x, .y = logits_.data()});
-  kernels::RouteParams route = route_;
-  route.rows = rows;
-  route.bias = weights.correction_bias;
-  route.logits = logits_.data();
-  route.ids = ids_.data();
-  route.weights = route_weights_.data();
-  ops_->route(route);
+absl::Status Moe::Start(const Layer& layer, const Lane& lane, ExpertLoad& load) {
+  Route(layer, lane, load);
+  ChooseSlots(layer.experts.placement(layer.index), lane);
+  Quantize(lane);
+  if (lane.all_to_all != nullptr) {
+    BALEEN_RETURN_IF_ERROR(lane.all_to_all->StartDispatch(
+        lane.number, {.count = lane.count,
+                      .x = DispatchedRows(lane),
+                      .slots = slots_.data() + Entry(lane.first_row)}));
+  }
+  if (layer.weights.shared.has_value()) {
+    layer.mlp.Run(
+        *layer.weights.shared,
+        {.count = lane.count, .x = lane.x_bf16, .y = shared_.data() + lane.first_row * hidden_});
+  }
+  return absl::OkStatus();
 }
 
-// A counting sort: the entries of an expert are in the order of their tokens.
-void Moe::GroupByExpert(std::int64_t rows) {
-  const std::int64_t entries = rows * route_.slots_per_row;
-  std::fill(expert_begin_.begin(), expert_begin_.end(), 0);
-  for (std::int64_t i = 0; i < entries; ++i) {
-    ++expert_begin_[ids_.data()[i]];
+absl::Status Moe::Compute(const Layer& layer, const Lane& lane) {
+  if (lane.all_to_all == nullptr) {
+    Run(layer, LocalWork(lane));
+    return absl::OkStatus();
   }
-  // Now counts; running sums from the back make them ends, and filling from the back makes ends
-  // begins.
+  BALEEN_ASSIGN_OR_RETURN(const ArrivedRows arrived, lane.all_to_all->FinishDispatch(lane.number));
+  Run(layer, {.x = arrived.x,
+              .entries = arrived.entries,
+              .outputs = reinterpret_cast<std::uint16_t*>(arrived.outputs)});
+  return lane.all_to_all->StartCombine(lane.number);
+}
+
+absl::Status Moe::Finish(const Layer& layer, const Lane& lane) {
+  const std::uint16_t* outputs = outputs_.data() + Entry(lane.first_row) * hidden_;
+  if (lane.all_to_all != nullptr) {
+    BALEEN_ASSIGN_OR_RETURN(const std::byte* const home,
+                            lane.all_to_all->FinishCombine(lane.number));
+    outputs = reinterpret_cast<const std::uint16_t*>(home);
+  }
+  const bool shared = layer.weights.shared.has_value();
+  ops_->combine({.rows = lane.count,
+                 .columns = hidden_,
+                 .slots_per_row = route_.slots_per_row,
+                 .slots = outputs,
+                 .weights = route_weights_.data() + Entry(lane.first_row),
+                 .shared = shared ? shared_.data() + lane.first_row * hidden_ : nullptr,
+                 .y = lane.y});
+  return absl::OkStatus();
+}
+
+// What the rows look like to their experts: as they are, or in FP8.
+const std::byte* Moe::DispatchedRows(const Lane& lane) const {
+  return limits_.dispatch == DispatchFormat::kFp8
+             ? quantized_.data() + lane.first_row * row_.row_bytes
+             : reinterpret_cast<const std::byte*>(lane.x_bf16);
+}
+
+void Moe::Route(const Layer& layer, const Lane& lane, ExpertLoad& load) {
+  float* const logits = logits_.data() + lane.first_row * route_.experts;
+  ops_->gate_gemm({.m = lane.count, .weight = &layer.weights.gate, .x = lane.x, .y = logits});
+  kernels::RouteParams route = route_;
+  route.rows = lane.count;
+  route.bias = layer.weights.correction_bias;
+  route.logits = logits;
+  route.ids = ids_.data() + Entry(lane.first_row);
+  route.weights = route_weights_.data() + Entry(lane.first_row);
+  ops_->route(route);
+
+  std::ranges::fill(counts_, 0);
+  for (std::int64_t i = 0; i < Entry(lane.count); ++i) {
+    ++counts_[route.ids[i]];
+  }
+  for (std::size_t expert = 0; expert < counts_.size(); ++expert) {
+    if (counts_[expert] > 0) {
+      load.Add(layer.index, static_cast<std::int32_t>(expert), counts_[expert]);
+    }
+  }
+}
+
+void Moe::ChooseSlots(const LayerPlacement& placement, const Lane& lane) {
+  const std::int32_t* ids = ids_.data() + Entry(lane.first_row);
+  std::int32_t* slots = slots_.data() + Entry(lane.first_row);
+  for (std::int64_t row = 0; row < lane.count; ++row) {
+    for (std::int64_t i = Entry(row); i < Entry(row + 1); ++i) {
+      const std::span<const std::int32_t> replicas = placement.SlotsOf(ids[i]);
+      slots[i] = replicas.size() == 1
+                     ? replicas[0]
+                     : replicas[ReplicaFor(lane.requests[row], lane.positions[row], ids[i],
+                                           static_cast<std::uint32_t>(replicas.size()))];
+    }
+  }
+}
+
+void Moe::Quantize(const Lane& lane) {
+  if (limits_.dispatch != DispatchFormat::kFp8) return;
+  std::byte* const rows = quantized_.data() + lane.first_row * row_.row_bytes;
+  ops_->quantize_rows({.rows = lane.count,
+                       .columns = hidden_,
+                       .x = lane.x_bf16,
+                       .codes = reinterpret_cast<std::uint8_t*>(rows),
+                       .codes_stride = row_.row_bytes,
+                       .scales = reinterpret_cast<float*>(rows + row_.scales_begin),
+                       .scales_stride = row_.row_bytes / std::int64_t{sizeof(float)}});
+}
+
+// As if the rows had been to a group of one.
+Moe::Work Moe::LocalWork(const Lane& lane) {
+  BALEEN_CHECK(limits_.ranks == 1, "a rank that steps alone holds all experts");
+  const std::int64_t first = Entry(lane.first_row);
+  const std::int64_t count = Entry(lane.count);
+  for (std::int64_t i = 0; i < count; ++i) {
+    local_[first + i] = {.slot = slots_.data()[first + i],
+                         .row = static_cast<std::int32_t>(i / route_.slots_per_row)};
+  }
+  return {.x = DispatchedRows(lane),
+          .entries = std::span(local_).subspan(first, count),
+          .outputs = outputs_.data() + first * hidden_};
+}
+
+// Groups the entries by slot with a counting sort: those of a slot stay in their order.
+void Moe::Run(const Layer& layer, const Work& work) {
+  BALEEN_CHECK(work.entries.size() <= entry_rows_.size(), "no more rows than the ranks may send");
+  std::ranges::fill(slot_begin_, 0);
+  for (const ArrivedEntry& entry : work.entries) {
+    BALEEN_CHECK(entry.slot >= 0 && entry.slot < limits_.slots_per_rank, "a slot of this rank");
+    ++slot_begin_[entry.slot];
+  }
+  // Now counts; running sums make them ends, and filling from the back makes ends begins.
   std::int32_t sum = 0;
-  for (std::int32_t& entry : expert_begin_) {
+  for (std::int32_t& entry : slot_begin_) {
     sum += entry;
     entry = sum;
   }
-  for (std::int64_t i = entries - 1; i >= 0; --i) {
-    const std::int32_t at = --expert_begin_[ids_.data()[i]];
-    token_rows_.data()[at] = static_cast<std::int32_t>(i / route_.slots_per_row);
-    slot_rows_.data()[at] = static_cast<std::int32_t>(i);
+  for (std::size_t i = work.entries.size(); i-- > 0;) {
+    const std::int32_t at = --slot_begin_[work.entries[i].slot];
+    entry_rows_.data()[at] = work.entries[i].row;
+    entry_outputs_.data()[at] = static_cast<std::int32_t>(i);
+  }
+  for (std::int32_t slot = 0; slot < limits_.slots_per_rank; ++slot) {
+    RunExpert(layer, work, slot);
   }
 }
 
-void Moe::Run(const MoeWeights& weights, const Mlp& mlp, const Rows& rows) {
-  Route(weights, rows.count, rows.x);
-  GroupByExpert(rows.count);
-  for (std::size_t expert = 0; expert < weights.experts.size(); ++expert) {
-    const std::int32_t begin = expert_begin_[expert];
-    const std::int32_t end = expert_begin_[expert + 1];
-    if (begin < end) {
-      mlp.Run(weights.experts[expert], {.count = end - begin,
-                                        .x = rows.x_bf16,
-                                        .x_rows = token_rows_.data() + begin,
-                                        .y_bf16 = slots_.data(),
-                                        .y_rows = slot_rows_.data() + begin});
+// In pieces, where the whole group sends more rows than the scratch holds: rows are independent.
+void Moe::RunExpert(const Layer& layer, const Work& work, std::int32_t slot) {
+  const std::int32_t end = slot_begin_[slot + 1];
+  for (std::int32_t begin = slot_begin_[slot]; begin < end;) {
+    const std::int64_t count = std::min<std::int64_t>(end - begin, layer.mlp.rows_max());
+    const std::int32_t* const x_rows = entry_rows_.data() + begin;
+    Mlp::Rows rows{.count = count,
+                   .x = reinterpret_cast<const std::uint16_t*>(work.x),
+                   .x_rows = x_rows,
+                   .y_bf16 = work.outputs,
+                   .y_rows = entry_outputs_.data() + begin};
+    if (limits_.dispatch == DispatchFormat::kFp8) {
+      ops_->dequantize_rows({.rows = count,
+                             .columns = hidden_,
+                             .codes = reinterpret_cast<const std::uint8_t*>(work.x),
+                             .codes_stride = row_.row_bytes,
+                             .scales = reinterpret_cast<const float*>(work.x + row_.scales_begin),
+                             .scales_stride = row_.row_bytes / std::int64_t{sizeof(float)},
+                             .x_rows = x_rows,
+                             .y = expert_input_.data()});
+      rows.x = expert_input_.data();
+      rows.x_rows = nullptr;
     }
+    layer.mlp.Run(layer.experts.At(layer.index, slot), rows);
+    begin += static_cast<std::int32_t>(count);
   }
-  if (weights.shared.has_value()) {
-    mlp.Run(*weights.shared, {.count = rows.count, .x = rows.x_bf16, .y = shared_.data()});
-  }
-  ops_->combine({.rows = rows.count,
-                 .columns = hidden_,
-                 .slots_per_row = route_.slots_per_row,
-                 .slots = slots_.data(),
-                 .weights = route_weights_.data(),
-                 .shared = weights.shared.has_value() ? shared_.data() : nullptr,
-                 .y = rows.y});
 }
 
 }  // namespace baleen::worker

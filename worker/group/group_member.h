@@ -14,15 +14,12 @@
 
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
-#include <variant>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,6 +27,7 @@
 #include "observability/base/clock.h"
 #include "worker/attach/backoff.h"
 #include "worker/group/messages.h"
+#include "worker/group/rules/member_mailbox.h"
 
 namespace baleen::worker {
 
@@ -51,32 +49,7 @@ struct GroupMemberOptions {
   const Clock* clock = &SystemClock();  // of join_max
 };
 
-// The leader has taken this rank.
-struct Joined {
-  GroupPlacement placement;
-};
-// All ranks are ready under the same placement.
-struct Formed {
-  std::uint64_t epoch = 0;
-  std::uint64_t placement_version = 0;
-  std::vector<std::string> endpoint_addresses;  // by rank
-};
-// The epoch is over. UNAVAILABLE: "group prefill-0: rank 2 has gone (its stream ended)".
-struct Lost {
-  std::uint64_t epoch = 0;
-  absl::Status why;
-};
-struct NewPlacement {
-  GroupPlacement placement;
-};
-// FAILED_PRECONDITION, INVALID_ARGUMENT, or DEADLINE_EXCEEDED: names the difference, or the ranks
-// that are missing.
-struct Refused {
-  absl::Status why;
-};
-using GroupEvent = std::variant<Joined, Formed, Lost, NewPlacement, Refused>;
-
-class GroupLink;
+class MemberStream;
 
 class GroupMember {
  public:
@@ -108,8 +81,24 @@ class GroupMember {
   void Stop();
 
  private:
+  struct Ending;
+
+  void Run();
+  Ending AttendOnce();
+  bool Pause(absl::Duration wait);
+  absl::Status WaitedInVain(const absl::Status& last) const;
+
   const GroupMemberOptions options_;
-  const std::unique_ptr<GroupLink> link_;
+  MemberMailbox mailbox_;
+
+  std::mutex mutex_;
+  std::condition_variable stopped_;
+  // Guarded by mutex_:
+  std::shared_ptr<MemberStream> stream_;  // shared for the length of one call with Stop
+  bool stopping_ = false;
+  absl::Status last_failure_;  // to join
+
+  std::thread thread_;
 };
 
 }  // namespace baleen::worker

@@ -91,7 +91,7 @@ class Roster {
   absl::Status Join(MemberStreamId stream, const HelloMessage& hello, absl::Duration now);
   absl::Status HearMember(std::uint32_t rank, const MemberMessage& message, absl::Duration now);
   absl::Status HearReady(std::uint32_t rank, const ReadyMessage& ready, absl::Duration now);
-  absl::Status HearCounts(std::uint32_t rank, const CountsMessage& counts);
+  absl::Status HearCounts(const CountsMessage& counts);
 
   std::optional<std::uint32_t> RankOf(MemberStreamId stream) const;
   bool IsReady(const Member& member) const;

@@ -25,6 +25,14 @@ struct Command {
   int (*run)(const Options&);
 };
 
+// Without blank lines: a screen has 24.
+std::string Compact(std::string help) {
+  for (std::size_t at = help.find("\n\n"); at != help.npos; at = help.find("\n\n", at)) {
+    help.erase(at, 1);
+  }
+  return help;
+}
+
 // The command's options live as long as the parsed command line.
 template <typename Options>
 void Add(const Command<Options>& command, CLI::App& app, ParsedCommandLine& parsed) {
@@ -59,7 +67,7 @@ ParsedCommandLine ParseCommandLine(int argument_count, const char* const* argume
     app.parse(argument_count, const_cast<char**>(arguments));
   } catch (const CLI::CallForHelp&) {
     const auto chosen = app.get_subcommands();
-    parsed.out = chosen.empty() ? app.help() : chosen[0]->help("baleen");
+    parsed.out = chosen.empty() ? app.help() : Compact(chosen[0]->help("baleen"));
   } catch (const CLI::CallForVersion& version) {
     parsed.out = fmt::format("{}\n", version.what());
   } catch (const CLI::ParseError& error) {

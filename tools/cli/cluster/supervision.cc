@@ -1,9 +1,11 @@
 #include "tools/cli/cluster/supervision.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <signal.h>
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "observability/base/check.h"
@@ -138,8 +140,18 @@ bool Supervision::AllReady() const {
 
 void Supervision::Launch(ChildIndex child) {
   children_[child].state = State::kRunning;
-  children_[child].ready_by = clock_.Monotonic() + limits_.ready_within;
+  // The ranks of a group are ready together, so each that starts gives those that wait for it the
+  // time to wait.
+  for (ChildIndex i = 0; i < children_.size(); ++i) {
+    if (i == child || SameGroup(i, child)) {
+      children_[i].ready_by = clock_.Monotonic() + limits_.ready_within;
+    }
+  }
   actions_.emplace_back(LaunchChild{child});
+}
+
+bool Supervision::SameGroup(ChildIndex a, ChildIndex b) const {
+  return !specs_[a].leader.empty() && specs_[a].leader == specs_[b].leader;
 }
 
 void Supervision::Restart(ChildIndex index, const std::string& why) {
@@ -208,15 +220,20 @@ void Supervision::End() {
 }
 
 std::string Supervision::WhatIsMissing() const {
+  constexpr std::size_t kNamesMax = 4;
+  std::vector<std::string_view> names;
   for (ChildIndex i = 0; i < children_.size(); ++i) {
     if (children_[i].state == State::kWaiting) {
       return fmt::format("{} keeps ending", specs_[i].name);
     }
-    if (children_[i].state != State::kReady) {
-      return fmt::format("{} has not come up", specs_[i].name);
-    }
+    if (children_[i].state == State::kRunning) names.push_back(specs_[i].name);
   }
-  return "the router does not say that the model is ready";
+  if (names.empty()) return "the router does not say that the model is ready";
+  const std::size_t more = names.size() - std::min(names.size(), kNamesMax);
+  const bool one = names.size() == 1;
+  names.resize(names.size() - more);
+  return fmt::format("{}{} {} not come up", fmt::join(names, ", "),
+                     more > 0 ? fmt::format(" and {} more", more) : "", one ? "has" : "have");
 }
 
 }  // namespace baleen::cli

@@ -13,13 +13,14 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "observability/base/clock.h"
-#include "tools/cli/cluster/cluster_spec.h"
+#include "tools/cli/cluster/spec/cluster_spec.h"
 
 namespace baleen::cli {
 
 struct SupervisionLimits {
-  absl::Duration ready_within =
-      absl::Seconds(60);  // the cluster from its start, a child from its restart
+  // The cluster from its start, a child from its restart; a rank from the restart of any of its
+  // group.
+  absl::Duration ready_within = absl::Seconds(60);
   absl::Duration restart_first = absl::Milliseconds(100);
   absl::Duration restart_max =
       absl::Seconds(5);  // the delay doubles with each death in a row up to this
@@ -109,6 +110,7 @@ class Supervision {
   bool Stopping() const { return phase_ >= Phase::kStoppingRouter; }
   bool Alive(ChildIndex child) const;
   bool AllReady() const;
+  bool SameGroup(ChildIndex a, ChildIndex b) const;
   void Launch(ChildIndex child);
   void Restart(ChildIndex child, const std::string& why);
   void Fail(absl::Status status);

@@ -13,7 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "observability/base/clock.h"
-#include "tools/cli/cluster/cluster_spec.h"
+#include "tools/cli/cluster/spec/cluster_spec.h"
 #include "tools/cli/cluster/supervision.h"
 
 namespace baleen::cli {

@@ -81,12 +81,15 @@ TableRows FigureRows(const ChatResult& reply) {
 
 int RunDemo(const DemoOptions& options) {
   const ClusterSpec& spec = options.cluster.spec;
-  if (const auto valid = Validate(spec); !valid.ok()) return ExitWithUsage(valid);
+  if (const auto valid = CheckClusterOptions(options.cluster); !valid.ok()) {
+    return ExitWithUsage(valid);
+  }
   BlockSignals();
   auto interrupts = Interrupts::Create();
   if (!interrupts.ok()) return ExitWith(interrupts.status());
   Say(fmt::format("== starting 1 router, {} prefill, {} decode, {} mixed workers with {}\n",
-                  spec.prefill, spec.decode, spec.mixed, spec.model_directory));
+                  ToString(spec.prefill), ToString(spec.decode), ToString(spec.mixed),
+                  spec.model_directory));
   const absl::Duration begun = SystemClock().Monotonic();
   auto cluster = LocalCluster::Start(options.cluster);
   if (!cluster.ok()) return ExitWithMessage(cluster.status());

@@ -7,9 +7,10 @@
 
 #include "observability/process/command_line.h"
 #include "tools/cli/client/request_options.h"
-#include "tools/cli/cluster/cluster_spec.h"
+#include "tools/cli/cluster/spec/cluster_spec.h"
 #include "tools/cli/doctor/data_plane_check.h"
 #include "tools/cli/doctor/machine_checks.h"
+#include "tools/cli/session/cluster_options.h"
 #include "tools/cli/session/exit_code.h"
 #include "worker/host.h"
 
@@ -18,9 +19,10 @@ namespace baleen::cli {
 void AddDoctorOptions(CLI::App& command, DoctorOptions& options) {
   command.add_option("--model", options.model_directory, "Directory of a model to check as well")
       ->type_name("DIR");
-  command.add_option("--workers", options.demand.workers, "Workers to run here, 1 to 64 [2]")
-      ->type_name("N")
-      ->check(WholeNumber(1, kWorkersMax));
+  AddTopology(command, "--workers", options.demand.workers,
+              "Groups x ranks to run here, 2x4, 2 = 2x1 [2]")
+      ->check(CLI::Validator(
+          [](const std::string& text) { return text == "0" ? "from 1 worker on" : ""; }, ""));
   command.add_option("--kv-blocks", options.demand.kv_blocks, "KV blocks of each [one context]")
       ->type_name("N")
       ->check(WholeNumber(0, kKvBlocksMax));

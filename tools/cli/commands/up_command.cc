@@ -38,6 +38,7 @@ std::string ReadyJson(const RunningCluster& cluster) {
   const RunningChild& router = cluster[0];
   Json metrics = Json::array();
   Json workers = Json::array();
+  Json groups = Json::array();
   for (const RunningChild& child : cluster) {
     metrics.push_back(child.ready.at("metrics"));
     if (child.spec.kind == ChildKind::kRouter) continue;
@@ -45,10 +46,16 @@ std::string ReadyJson(const RunningCluster& cluster) {
                        {"role", child.spec.role},
                        {"metrics", child.ready.at("metrics")},
                        {"pid", child.pid}});
+    if (child.spec.rank != 0) continue;
+    groups.push_back({{"name", GroupNameOf(child.spec)},
+                      {"role", child.spec.role},
+                      {"ranks", child.spec.ranks},
+                      {"leader", child.spec.leader}});
   }
   const Json json = {{"grpc", router.ready.at("grpc")},
                      {"metrics", std::move(metrics)},
                      {"workers", std::move(workers)},
+                     {"groups", std::move(groups)},
                      {"router",
                       {{"workers", router.ready.at("workers")},
                        {"metrics", router.ready.at("metrics")},
@@ -62,7 +69,9 @@ int RunUp(const UpOptions& options) {
     // The kernel then ends our children in the same way.
     if (!process::DieWithParent(::getppid())) return kExitGood;
   }
-  if (const auto valid = Validate(options.cluster.spec); !valid.ok()) return ExitWithUsage(valid);
+  if (const auto valid = CheckClusterOptions(options.cluster); !valid.ok()) {
+    return ExitWithUsage(valid);
+  }
   auto supervisor_options = MakeSupervisorOptions(options.cluster);
   if (!supervisor_options.ok()) return ExitWithMessage(supervisor_options.status());
   supervisor_options->stop_signals = StopSignals();

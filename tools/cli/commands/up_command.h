@@ -20,7 +20,8 @@ void AddUpOptions(CLI::App& command, UpOptions& options);
 int RunUp(const UpOptions& options);
 
 // The line for scripts: {"grpc": .., "metrics": [..], "workers": [{"name": .., "role": ..,
-// "metrics": .., "pid": ..}, ..], "router": {..}}. "metrics" lists the router's page first.
+// "metrics": .., "pid": ..}, ..], "groups": [{"name": .., "role": .., "ranks": .., "leader": ..},
+// ..], "router": {..}}. "metrics" lists the router's page first.
 std::string ReadyJson(const RunningCluster& cluster);
 
 }  // namespace baleen::cli

@@ -13,6 +13,7 @@
 #include "tools/cli/doctor/machine_checks.h"
 #include "tools/cli/terminal/table.h"
 #include "worker/device/reference_device.h"
+#include "worker/expert_parallel/placement.h"
 #include "worker/host.h"
 #include "worker/model/checkpoint.h"
 #include "worker/model/config.h"
@@ -80,15 +81,41 @@ Check CheckText(const std::string& directory) {
               fmt::format("tokenizer of {} tokens, chat template", (*tokenizer)->table().id_end())};
 }
 
-// For each worker its weights, and KV: as many blocks as it is told to take, else one full context.
-std::uint64_t NeededBytes(const worker::ModelConfig& config, std::uint64_t checkpoint_bytes,
+// Of the routed experts, which the ranks of a group share.
+std::uint64_t ExpertBytes(const worker::Checkpoint& checkpoint) {
+  std::uint64_t bytes = 0;
+  for (const std::string& name : checkpoint.names()) {
+    if (name.find(".mlp.experts.") == name.npos) continue;
+    if (const auto tensor = checkpoint.Get(name); tensor.ok()) bytes += tensor->data.size();
+  }
+  return bytes;
+}
+
+// Weights: the experts once for each group, the rest for each worker. KV for each worker: as many
+// blocks as it is told to take, else one full context.
+std::uint64_t NeededBytes(const worker::ModelConfig& config, const worker::Checkpoint& checkpoint,
                           const ModelDemand& demand) {
   const std::uint64_t context_blocks =
       (config.max_position_embeddings + contract::kBlockTokens - 1) / contract::kBlockTokens;
   const std::uint64_t blocks = demand.kv_blocks > 0 ? demand.kv_blocks : context_blocks;
-  const auto weights =
-      static_cast<std::uint64_t>(kPackedShare * static_cast<double>(checkpoint_bytes));
-  return demand.workers * (weights + blocks * KvBlockBytes(config));
+  const std::uint64_t experts = ExpertBytes(checkpoint);
+  const std::uint64_t weights =
+      demand.workers.groups * experts + demand.workers.workers() * (checkpoint.bytes() - experts);
+  return static_cast<std::uint64_t>(kPackedShare * static_cast<double>(weights)) +
+         demand.workers.workers() * blocks * KvBlockBytes(config);
+}
+
+Check CheckExperts(const worker::ModelConfig& config, const Topology& workers) {
+  const auto experts = static_cast<std::int32_t>(config.n_routed_experts);
+  const absl::Status fits = worker::CheckPlacementShape(
+      {.experts = experts, .ranks = static_cast<std::int32_t>(workers.ranks)});
+  if (!fits.ok()) {
+    return Bad("model experts", fits,
+               "take a number of ranks that divides the experts, or add --redundant-experts");
+  }
+  return {.name = "model experts",
+          .detail = fmt::format("{} of a layer over {} ranks of a group: {} on each", experts,
+                                workers.ranks, experts / static_cast<std::int32_t>(workers.ranks))};
 }
 
 }  // namespace
@@ -108,9 +135,12 @@ Checks CheckModel(const std::string& directory, const ModelDemand& demand) {
     checks.push_back(CheckWeights(directory, **checkpoint));
   }
   checks.push_back(CheckText(directory));
+  if (config.ok() && demand.workers.ranks > 1) {
+    checks.push_back(CheckExperts(*config, demand.workers));
+  }
   if (config.ok() && checkpoint.ok()) {
-    checks.push_back(CheckMemory(worker::AvailableMemoryBytes(),
-                                 NeededBytes(*config, (*checkpoint)->bytes(), demand)));
+    checks.push_back(
+        CheckMemory(worker::AvailableMemoryBytes(), NeededBytes(*config, **checkpoint, demand)));
   }
   return checks;
 }

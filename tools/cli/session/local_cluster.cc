@@ -3,69 +3,35 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <utility>
 
 #include "observability/base/status_macros.h"
-#include "observability/process/command_line.h"
+#include "proto/contract/ids.h"
 #include "tools/cli/client/probe.h"
-#include "tools/cli/client/request_options.h"
 #include "tools/cli/terminal/process_log.h"
 
 namespace baleen::cli {
 
-void AddClusterOptions(CLI::App& command, ClusterOptions& options) {
-  ClusterSpec& spec = options.spec;
-  const auto add = [&command](const char* name, auto& value, const char* type,
-                              const char* description) {
-    return command.add_option(name, value, description)->type_name(type);
-  };
-  const CLI::Validator workers = WholeNumber(0, kWorkersMax);
-  add("--model", spec.model_directory, "DIR", "Directory of the model")->required();
-  add("--prefill", spec.prefill, "N", "Prefill workers [1 unless workers are named]")
-      ->check(workers);
-  add("--decode", spec.decode, "N", "Decode workers [1 unless workers are named]")->check(workers);
-  add("--mixed", spec.mixed, "N", "Workers that do both [0]")->check(workers);
-  add("--listen", spec.listen, "HOST:PORT", "gRPC for clients; port 0 = any [127.0.0.1:0]")
-      ->check(process::HostPort());
-  add("--metrics-listen", spec.metrics_listen, "HOST:PORT", "The router's page [127.0.0.1:0]")
-      ->check(process::HostPort());
-  add("--kv-blocks", spec.kv_blocks, "N", "KV blocks of 64 tokens of a worker [by memory]")
-      ->check(WholeNumber(0, kKvBlocksMax));
-  add("--sequences-max", spec.sequences_max, "N", "Sequences that a worker runs at a time")
-      ->check(WholeNumber(1, kSequencesMaxMax));
-  add("--step-tokens-max", spec.step_tokens_max, "N", "Prompt tokens in a step")
-      ->check(WholeNumber(1, kStepTokensMaxMax));
-  add("--drain-seconds", spec.drain_seconds, "N", "To finish requests at the end, to 3600 [10]")
-      ->check(WholeNumber(0, 3600));
-  add("--ready-seconds", options.ready_seconds, "N", "To come up, 1 to 86400 [60]")
-      ->check(WholeNumber(1, 86400));
-  add("--log-level", spec.log_level, "LEVEL", "debug, info, warning or error")
-      ->check(CLI::IsMember({"debug", "info", "warning", "error"}).description(""));
-}
-
-void ChooseWorkers(const CLI::App& command, ClusterOptions& options) {
-  for (const char* option : {"--prefill", "--decode", "--mixed"}) {
-    if (command.count(option) > 0) return;
-  }
-  options.spec.prefill = options.spec.decode = 1;
-}
-
 absl::StatusOr<SupervisorOptions> MakeSupervisorOptions(const ClusterOptions& options) {
-  BALEEN_RETURN_IF_ERROR(Validate(options.spec));
+  BALEEN_RETURN_IF_ERROR(CheckClusterOptions(options));
   BALEEN_ASSIGN_OR_RETURN(Executables executables, FindExecutables());
+  const absl::Duration ready_within = ReadyWithin(options);
+  ClusterSpec spec = options.spec;
+  // Random, and the same over the lives of a child: ranks find their leader again.
+  spec.group.meeting_point = fmt::format("unix-abstract:baleen-{:x}", contract::RandomNonZero());
+  spec.group.join_seconds = static_cast<std::uint32_t>(absl::ToInt64Seconds(ready_within));
   std::size_t width = 0;
-  for (const ChildSpec& child : ChildrenOf(options.spec)) {
+  for (const ChildSpec& child : ChildrenOf(spec)) {
     width = std::max(width, child.name.size());
   }
   const Style style(ColoursOn(STDERR_FILENO));
   const absl::Duration drain = absl::Seconds(options.spec.drain_seconds);
   return SupervisorOptions{
-      .spec = options.spec,
+      .spec = std::move(spec),
       .router_executable = std::move(executables.router),
       .worker_executable = std::move(executables.worker),
-      .limits = {.ready_within = absl::Seconds(options.ready_seconds), .drain = drain},
+      .limits = {.ready_within = ready_within, .drain = drain},
       .stop_signals = {},
       .answers = ClusterAnswers,
       .on_ready = {},
@@ -76,6 +42,11 @@ absl::StatusOr<SupervisorOptions> MakeSupervisorOptions(const ClusterOptions& op
 
 TableRows AddressRows(const RunningCluster& cluster) {
   TableRows rows = {{"gRPC", cluster[0].ready.at("grpc")}};
+  for (const RunningChild& child : cluster) {
+    if (child.spec.leader.empty() || child.spec.rank != 0) continue;
+    rows.emplace_back(fmt::format("leader of {}", GroupNameOf(child.spec)),
+                      fmt::format("{}, {} ranks", child.spec.leader, child.spec.ranks));
+  }
   for (const RunningChild& child : cluster) {
     rows.emplace_back(fmt::format("metrics of {}", child.spec.name),
                       fmt::format("http://{}/metrics", child.ready.at("metrics")));

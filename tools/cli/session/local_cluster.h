@@ -12,32 +12,17 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "tools/cli/cluster/supervisor.h"
+#include "tools/cli/session/cluster_options.h"
 #include "tools/cli/terminal/table.h"
 
-namespace CLI {
-class App;
-}
-
 namespace baleen::cli {
-
-// Options of a local cluster, as they are given on the command line.
-struct ClusterOptions {
-  ClusterSpec spec;
-  std::uint32_t ready_seconds = 60;
-};
-
-// --model, --prefill, --decode, --mixed, --listen, --kv-blocks and the like.
-void AddClusterOptions(CLI::App& command, ClusterOptions& options);
-
-// One worker of each kind when no number of workers was given. Call from the command's
-// parse_complete_callback.
-void ChooseWorkers(const CLI::App& command, ClusterOptions& options);
 
 // Everything but on_ready: executables beside this one, limits, logs to stderr. Errors name what is
 // missing.
 absl::StatusOr<SupervisorOptions> MakeSupervisorOptions(const ClusterOptions& options);
 
-// Addresses for people: gRPC, and the metrics page of each process.
+// Addresses for people: gRPC, the leader of each group of several ranks, and the metrics page of
+// each process.
 TableRows AddressRows(const RunningCluster& cluster);
 
 // Runs a cluster on a thread of its own, and stops it when it goes. Only what goes wrong is logged,

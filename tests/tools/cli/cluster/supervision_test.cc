@@ -55,7 +55,7 @@ class SupervisionTest : public ::testing::Test {
   }
 
   const std::vector<ChildSpec> specs_ =
-      ChildrenOf({.model_directory = "m", .prefill = 1, .decode = 1});
+      ChildrenOf({.model_directory = "m", .prefill = {1}, .decode = {1}});
   ManualClock clock_;
   Supervision supervision_{specs_, SupervisionLimits{}, clock_};
 
@@ -179,6 +179,50 @@ TEST_F(SupervisionTest, ARestartThatHangsIsKilled) {
   EXPECT_THAT(After(absl::Seconds(1)), ElementsAre("signal decode-0.0 9"));
   EXPECT_THAT(On(ChildEnded{kDecode, "killed"}),
               ElementsAre("restart decode-0.0 in 200 ms: killed"));
+}
+
+// A group is ready when its last rank is. Ranks that waited for one that kept ending were killed
+// for it when their own limit had passed, and the group never came back.
+TEST(GroupSupervision, ARankThatWaitsForAnotherIsNotKilledForIt) {
+  ManualClock clock;
+  Supervision supervision(ChildrenOf({.model_directory = "m", .mixed = {1, 2}}), {}, clock);
+  supervision.Handle(Begin{});
+  const std::size_t launched = supervision.Handle(ChildReady{kRouter}).size();
+  EXPECT_EQ(launched, 2u) << "both ranks at once: neither is ready without the other";
+  for (const ChildIndex rank : {1, 2}) supervision.Handle(ChildReady{rank});
+  supervision.Handle(ClusterAnswers{});
+
+  for (const ChildIndex rank : {1, 2}) supervision.Handle(ChildEnded{rank, "killed"});
+  clock.Advance(absl::Milliseconds(100));
+  EXPECT_EQ(supervision.Handle(TimePassed{}).size(), 2u) << "both start again";
+  clock.Advance(absl::Seconds(59));
+  supervision.Handle(ChildEnded{2, "killed once more"});
+  clock.Advance(absl::Milliseconds(200));
+  const auto restarted = supervision.Handle(TimePassed{});
+  ASSERT_EQ(restarted.size(), 1u);
+  EXPECT_EQ(std::get<LaunchChild>(restarted[0]).child, 2u);
+  clock.Advance(absl::Seconds(59));
+  EXPECT_THAT(supervision.Handle(TimePassed{}), IsEmpty()) << "rank 0 waits for rank 1";
+  clock.Advance(absl::Seconds(1));
+  EXPECT_EQ(supervision.Handle(TimePassed{}).size(), 2u) << "and is bounded all the same";
+}
+
+TEST(GroupSupervision, SaysWhichOfManyHaveNotComeUp) {
+  ManualClock clock;
+  Supervision supervision(ChildrenOf({.model_directory = "m", .mixed = {1, 8}}), {}, clock);
+  supervision.Handle(Begin{});
+  supervision.Handle(ChildReady{kRouter});
+  supervision.Handle(ChildReady{2});
+  clock.Advance(absl::Seconds(60));
+  supervision.Handle(TimePassed{});
+  std::vector<Action> actions;
+  for (ChildIndex child = 0; child <= 8; ++child) {
+    actions = supervision.Handle(ChildEnded{child, "killed"});
+  }
+  ASSERT_EQ(actions.size(), 1u);
+  EXPECT_EQ(std::get<Finish>(actions[0]).status.message(),
+            "the cluster is not ready after 60 s: mixed-0.0, mixed-0.2, mixed-0.3, mixed-0.4 and 3 "
+            "more have not come up");
 }
 
 TEST_F(SupervisionTest, StopsTheRouterBeforeTheWorkersThatItDrainsOn) {

@@ -26,7 +26,7 @@ class SupervisorTest : public ::testing::Test {
   void SetUp() override { BlockSignals(); }
 
   SupervisorOptions Options(const std::string& behaviour) {
-    return {.spec = {.model_directory = behaviour, .prefill = 1, .decode = 1},
+    return {.spec = {.model_directory = behaviour, .prefill = {1}, .decode = {1}},
             .router_executable = FAKE_CHILD,
             .worker_executable = FAKE_CHILD,
             .answers = [](const RunningCluster&) { return true; },
@@ -162,7 +162,7 @@ TEST_F(SupervisorTest, KillsAChildThatDoesNotStop) {
 
 TEST_F(SupervisorTest, RefusesABadSpec) {
   SupervisorOptions options = Options("good");
-  options.spec.decode = 0;
+  options.spec.decode = {0};
   EXPECT_EQ(Run(std::move(options)).code(), absl::StatusCode::kInvalidArgument);
 }
 

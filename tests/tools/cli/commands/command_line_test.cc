@@ -58,6 +58,11 @@ TEST(CommandLine, AGoodOneRuns) {
   for (const std::vector<const char*>& arguments :
        {std::vector<const char*>{"up", "--model", "m"},
         {"up", "--model", "m", "--prefill", "2", "--decode", "2", "--json"},
+        {"up", "--model", "m", "--prefill", "1x4", "--decode", "2x2", "--redundant-experts", "2",
+         "--placement", "p.json", "--dispatch", "fp8", "--rebalance-seconds", "0", "--step-wait-ms",
+         "5000"},
+        {"demo", "--model", "m", "--mixed", "1x2"},
+        {"doctor", "--workers", "2x4"},
         {"chat", "--router", "h:1", "--once", "hello", "--json"},
         {"chat"},
         {"generate", "--model", "m", "--token-ids", "0,5,6", "--max-tokens", "1", "--logprobs",
@@ -86,7 +91,17 @@ TEST(CommandLine, ABadOneNamesWhatIsWrongInOneLine) {
            {{"chat", "--router"}, "--router"},
            {{"up", "--model", "m", "--sequences-max", "0"}, "--sequences-max: Value 0"},
            {{"up", "--model", "m", "--step-tokens-max", "0"}, "range 1 to 16384"},
-           {{"up", "--model", "m", "--mixed", "65"}, "range 0 to 64"},
+           {{"up", "--model", "m", "--mixed", "65"},
+            "--mixed: '65' is not GROUPSxRANKS, each from 1 to 64, nor a number of groups of one "
+            "rank, 0 to 64"},
+           {{"up", "--model", "m", "--prefill", "4x0"}, "--prefill: '4x0' is not GROUPSxRANKS"},
+           {{"up", "--model", "m", "--decode", "9x8"}, "--decode: '9x8' makes 72 workers"},
+           {{"up", "--model", "m", "--decode", "1x2x2"}, "--decode"},
+           {{"up", "--model", "m", "--dispatch", "fp16"}, "fp16"},
+           {{"up", "--model", "m", "--step-wait-ms", "0"}, "--step-wait-ms: Value 0"},
+           {{"up", "--model", "m", "--rebalance-seconds", "x"}, "--rebalance-seconds"},
+           {{"up", "--model", "m", "--redundant-experts", "5000"}, "range 0 to 4096"},
+           {{"doctor", "--workers", "0"}, "from 1 worker on"},
            {{"up", "--model", "m", "--listen", "a:99999"}, "--listen: 'a:99999'"},
            {{"demo", "--model", "m", "--metrics-listen", "a"}, "--metrics-listen"},
            {{"chat", "--router", "127.0.0.1:99999"}, "--router: '127.0.0.1:99999'"},
@@ -119,7 +134,10 @@ TEST(CommandLine, OptionsThatMakeNoRequestAreUsageErrors) {
         {"generate", "--prompt", "a"},
         {"chat", "--once", "a"},
         {"up", "--model", "m", "--prefill", "1", "--decode", "0"},
-        {"demo", "--model", "m", "--prefill", "64", "--decode", "1"}}) {
+        {"demo", "--model", "m", "--prefill", "64", "--decode", "1"},
+        {"up", "--model", "m", "--prefill", "8x8", "--decode", "1"},
+        {"up", "--model", "m", "--placement", "p.json"},
+        {"up", "--model", "models/nano", "--mixed", "1x3"}}) {
     const ParsedCommandLine parsed = Parse(arguments);
     ASSERT_NE(parsed.run, nullptr) << parsed.err;
     EXPECT_EQ(parsed.run(), 2) << arguments[0] << " " << arguments[1];

@@ -156,9 +156,32 @@ TEST_F(ModelDirectory, WeightsThatDoNotFitTheConfigAreNoticed) {
 }
 
 TEST_F(ModelDirectory, MoreWorkersThanMemory) {
-  const Checks checks = CheckModel(directory_, {.workers = 64, .kv_blocks = 4'000'000});
+  const Checks checks = CheckModel(directory_, {.workers = {64}, .kv_blocks = 4'000'000});
   EXPECT_FALSE(AllWell(checks));
   EXPECT_THAT(checks, Contains(Field(&Check::fix, HasSubstr("fewer workers"))));
+}
+
+TEST_F(ModelDirectory, RanksOfAGroupShareTheExperts) {
+  const auto find = [&](const Topology& workers, const std::string& name) {
+    for (Check& check : CheckModel(directory_, {.workers = workers, .kv_blocks = 1})) {
+      if (check.name == name) return check;
+    }
+    return Check{};
+  };
+  EXPECT_EQ(find({.groups = 2, .ranks = 4}, "model experts").detail,
+            "16 of a layer over 4 ranks of a group: 4 on each");
+  const Check bad = find({.groups = 1, .ranks = 3}, "model experts");
+  EXPECT_EQ(bad.level, CheckLevel::kBad);
+  EXPECT_THAT(bad.detail, HasSubstr("16 expert slots"));
+  const auto needed = [&](const Topology& workers) {
+    const std::string detail = find(workers, "memory").detail;
+    return std::stod(detail.substr(detail.find("about ") + 6));  // in MB
+  };
+  const double one = needed({.groups = 1});
+  const double group = needed({.groups = 1, .ranks = 2});
+  EXPECT_GT(group, one);
+  EXPECT_LT(group, 1.7 * one) << "experts, most of the weights, are there once";
+  EXPECT_NEAR(needed({.groups = 2}), 2 * one, 0.2);
 }
 
 }  // namespace

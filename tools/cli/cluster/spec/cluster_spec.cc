@@ -1,4 +1,4 @@
-#include "tools/cli/cluster/cluster_spec.h"
+#include "tools/cli/cluster/spec/cluster_spec.h"
 
 #include <fmt/format.h>
 
@@ -21,15 +21,6 @@ std::span<const std::string_view> KeysOf(ChildKind kind) {
   return kWorkerKeys;
 }
 
-void AppendWorkers(std::string_view role, std::uint32_t count, std::vector<ChildSpec>& children) {
-  for (std::uint32_t group = 0; group < count; ++group) {
-    children.push_back({.kind = ChildKind::kWorker,
-                        .name = fmt::format("{}-{}.0", role, group),
-                        .role = std::string(role),
-                        .group = group});
-  }
-}
-
 using Arguments = std::vector<std::string>;
 
 void Append(std::string_view option, std::string_view value, Arguments& arguments) {
@@ -41,33 +32,94 @@ void AppendUnlessZero(std::string_view option, std::uint32_t value, Arguments& a
   if (value != 0) Append(option, std::to_string(value), arguments);
 }
 
+void AppendIfGiven(std::string_view option, std::optional<std::uint32_t> value,
+                   Arguments& arguments) {
+  if (value) Append(option, std::to_string(*value), arguments);
+}
+
+void AppendGroup(const GroupSpec& group, const ChildSpec& child, Arguments& arguments) {
+  if (!group.dispatch.empty()) Append("--dispatch", group.dispatch, arguments);
+  if (child.leader.empty()) return;
+  Append("--ranks", std::to_string(child.ranks), arguments);
+  Append("--group-leader", child.leader, arguments);
+  AppendUnlessZero("--redundant-experts", group.redundant_experts, arguments);
+  if (child.rank == 0 && !group.placement_file.empty()) {
+    Append("--placement", group.placement_file, arguments);
+  }
+  AppendIfGiven("--micro-batch-rows", group.micro_batch_rows, arguments);
+  AppendIfGiven("--rebalance-seconds", group.rebalance_seconds, arguments);
+  AppendIfGiven("--join-seconds", group.join_seconds, arguments);
+  AppendIfGiven("--step-wait-ms", group.step_wait_ms, arguments);
+}
+
+// What only groups of several ranks can use is refused without them: a typing error in a topology
+// would pass for a cluster that has it.
+absl::Status ValidateGroups(const ClusterSpec& spec) {
+  std::uint32_t widest = 1;
+  for (const auto& [role, topology] : TopologiesOf(spec)) {
+    if (topology.groups == 0 || topology.ranks == 1) continue;
+    if (widest > 1 && widest != topology.ranks && !spec.group.placement_file.empty()) {
+      return absl::InvalidArgumentError(
+          fmt::format("--placement is for groups of one width, not of {} and of {} ranks", widest,
+                      topology.ranks));
+    }
+    widest = topology.ranks;
+  }
+  const bool placed = spec.group.redundant_experts > 0 || !spec.group.placement_file.empty();
+  if (widest == 1 && placed) {
+    return absl::InvalidArgumentError(
+        "--redundant-experts and --placement are for groups of several ranks, for example "
+        "--decode 1x4");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+std::array<RoleTopology, 3> TopologiesOf(const ClusterSpec& spec) {
+  return {{{"prefill", spec.prefill}, {"decode", spec.decode}, {"mixed", spec.mixed}}};
+}
 
 absl::Status Validate(const ClusterSpec& spec) {
   if (spec.model_directory.empty()) {
     return absl::InvalidArgumentError("--model is missing: give the directory of a model");
   }
-  const std::uint64_t workers = std::uint64_t{spec.prefill} + spec.decode + spec.mixed;
+  std::uint64_t workers = 0;
+  for (const auto& [role, topology] : TopologiesOf(spec)) workers += topology.workers();
   if (workers > kWorkersMax) {
     return absl::InvalidArgumentError(
         fmt::format("{} workers: --prefill, --decode and --mixed together may be at most {}",
                     workers, kWorkersMax));
   }
-  const bool split = spec.prefill > 0 && spec.decode > 0;
-  if (!split && spec.mixed == 0) {
+  const bool split = spec.prefill.groups > 0 && spec.decode.groups > 0;
+  if (!split && spec.mixed.groups == 0) {
     return absl::InvalidArgumentError(fmt::format(
         "--prefill {} --decode {} --mixed 0 can not answer: at least one prefill and one decode "
         "worker, or one mixed worker, are needed",
-        spec.prefill, spec.decode));
+        ToString(spec.prefill), ToString(spec.decode)));
   }
-  return absl::OkStatus();
+  return ValidateGroups(spec);
+}
+
+std::string GroupNameOf(const ChildSpec& child) {
+  return fmt::format("{}-{}", child.role, child.group);
 }
 
 std::vector<ChildSpec> ChildrenOf(const ClusterSpec& spec) {
   std::vector<ChildSpec> children = {{.kind = ChildKind::kRouter, .name = "router"}};
-  AppendWorkers("prefill", spec.prefill, children);
-  AppendWorkers("decode", spec.decode, children);
-  AppendWorkers("mixed", spec.mixed, children);
+  for (const auto& [role, topology] : TopologiesOf(spec)) {
+    for (std::uint32_t group = 0; group < topology.groups; ++group) {
+      for (std::uint32_t rank = 0; rank < topology.ranks; ++rank) {
+        ChildSpec child{
+            .role = std::string(role), .group = group, .rank = rank, .ranks = topology.ranks};
+        child.name = fmt::format("{}.{}", GroupNameOf(child), rank);
+        if (child.ranks > 1) {
+          child.leader = fmt::format("{}-{}", spec.group.meeting_point, GroupNameOf(child));
+        }
+        children.push_back(std::move(child));
+      }
+    }
+  }
   return children;
 }
 
@@ -103,6 +155,7 @@ std::vector<std::string> ArgumentsOf(const ClusterSpec& spec, const ChildSpec& c
     AppendUnlessZero("--kv-blocks", spec.kv_blocks, arguments);
     AppendUnlessZero("--sequences-max", spec.sequences_max, arguments);
     AppendUnlessZero("--step-tokens-max", spec.step_tokens_max, arguments);
+    AppendGroup(spec.group, child, arguments);
   }
   Append("--log-format", spec.log_format, arguments);
   Append("--log-level", spec.log_level, arguments);

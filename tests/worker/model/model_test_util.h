@@ -36,9 +36,12 @@ class LoadedModel {
  public:
   explicit LoadedModel(const std::string& directory, std::uint32_t blocks = 64,
                        StepLimits limits = {}, std::byte fill = std::byte{0xff})
+      : LoadedModel({.directory = directory, .limits = limits}, blocks, fill) {}
+
+  explicit LoadedModel(const ModelOptions& options, std::uint32_t blocks = 64,
+                       std::byte fill = std::byte{0xff})
       : device_(MakeReferenceDevice(fill)), blocks_(blocks) {
-    absl::StatusOr<std::unique_ptr<DeepSeekModel>> model =
-        DeepSeekModel::Load({.directory = directory, .limits = limits}, *device_);
+    absl::StatusOr<std::unique_ptr<DeepSeekModel>> model = DeepSeekModel::Load(options, *device_);
     EXPECT_TRUE(model.ok()) << model.status();
     if (model.ok()) {
       model_ = *std::move(model);

@@ -207,25 +207,4 @@ absl::Status CheckJoinCard(const JoinCard& theirs, const JoinCard& mine) {
   return absl::OkStatus();
 }
 
-std::string WriteHello(const HelloCard& hello) {
-  Writer out;
-  for (const HelloCard::Memory* memory : {&hello.mailbox, &hello.outputs}) {
-    out.Put(memory->address);
-    out.PutText(memory->key);
-  }
-  return out.Take();
-}
-
-std::optional<HelloCard> ReadHello(std::span<const std::byte> bytes) {
-  if (bytes.size() > kHelloBytesMax) return std::nullopt;
-  Reader in({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-  HelloCard hello;
-  for (HelloCard::Memory* memory : {&hello.mailbox, &hello.outputs}) {
-    memory->address = in.Get<std::uint64_t>();
-    memory->key = in.GetText();
-  }
-  if (!in.AtEnd()) return std::nullopt;
-  return hello;
-}
-
 }  // namespace baleen::worker

@@ -25,7 +25,8 @@
 namespace baleen::worker {
 
 enum class FrameKind : std::uint8_t {
-  kHello = 1,  // where the receiver may write; the first of each peer
+  kHello = 1,  // the first of each peer: memory that the receiver may map
+  kReady,      // the hello has been heard
   kOpening,
   kDispatch,
   kCombine,
@@ -54,6 +55,8 @@ struct ExchangeFrame {
   std::uint64_t number = 0;   // counts openings, or dispatches or combines of a lane, from 1
   std::uint32_t rows = 0;     // openings: StepOpening::rows
   std::uint32_t entries = 0;  // openings: StepOpening::prepared
+  // Hellos: number is the process, rows and entries are its file descriptors of the mailbox and of
+  // the outputs; 0 if there are none.
   std::uint64_t step_epoch = 0;
   std::uint64_t step = 0;
 };
@@ -110,20 +113,5 @@ std::string WriteJoinCard(const JoinCard& card);
 absl::StatusOr<JoinCard> ReadJoinCard(std::string_view bytes, std::int32_t rank);
 // INVALID_ARGUMENT names the number in which `theirs` and `mine` do not fit together.
 absl::Status CheckJoinCard(const JoinCard& theirs, const JoinCard& mine);
-
-// What a hello has behind its header: memory of the speaker that the receiver may write.
-struct HelloCard {
-  struct Memory {
-    std::uint64_t address = 0;
-    std::string key;  // as UCX packs it
-  };
-  Memory mailbox;
-  Memory outputs;
-};
-
-inline constexpr std::size_t kHelloBytesMax = 1024;
-
-std::string WriteHello(const HelloCard& hello);
-std::optional<HelloCard> ReadHello(std::span<const std::byte> bytes);
 
 }  // namespace baleen::worker

@@ -29,6 +29,8 @@ struct UcxEndpointOptions {
   ExchangeMeter* meter = nullptr;  // borrowed, may be null
   // How long Connect may take.
   absl::Duration connect_max = absl::Seconds(5);
+  // Rows to ranks of this machine go through memory that both map.
+  bool share_memory = true;
   // The transports that UCX may use, as in UCX_TLS, which goes first; empty: all.
   std::string transports;
 };
@@ -54,9 +56,9 @@ class PendingUcxEndpoint final : public PendingEndpoint {
   // At most 4,096 bytes: how the others reach this rank, and its shape.
   const std::string& address() const override;
 
-  // All ranks connect at about the same time: returns when each that this rank needs has answered.
-  // Besides what PendingEndpoint says, FAILED_PRECONDITION names a rank that is in another epoch,
-  // DEADLINE_EXCEEDED one that has not answered after connect_max.
+  // All ranks connect at about the same time: returns when this rank has heard of each, and each of
+  // this rank. Besides what PendingEndpoint says, FAILED_PRECONDITION names a rank that is in
+  // another epoch, DEADLINE_EXCEEDED one that has not answered after connect_max.
   absl::StatusOr<std::shared_ptr<GroupEndpoint>> Connect(
       std::uint64_t epoch, std::span<const std::string> addresses) override;
   // The same, for who wants to know what it is.

@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -22,35 +21,8 @@ namespace {
 constexpr unsigned kMessage = 3;
 // How long the destructor goes on closing. Measured: a forced close takes a few milliseconds.
 constexpr absl::Duration kCloseLimit = absl::Milliseconds(500);
-// UCX reads packed keys and addresses without being told where they end: what a peer sent is
-// followed by zeros.
-constexpr std::size_t kPackedBytesMax = std::size_t{1} << 16;
-
-std::string Padded(std::string packed) {
-  packed.resize(kPackedBytesMax);
-  return packed;
-}
-
-// Whether all of [begin, begin + bytes) is memory that this process shares with others and may
-// write. UCX adds a peer's address to a peer's segment and compares neither.
-bool IsSharedMemory(const std::byte* begin, std::size_t bytes) {
-  std::FILE* maps = std::fopen("/proc/self/maps", "re");
-  if (maps == nullptr) return false;
-  const auto first = reinterpret_cast<std::uintptr_t>(begin);
-  bool found = false;
-  char* line = nullptr;
-  std::size_t size = 0;
-  while (!found && getline(&line, &size, maps) > 0) {
-    char* at = line;
-    const std::uintptr_t from = std::strtoull(at, &at, 16);
-    if (*at != '-') continue;
-    const std::uintptr_t to = std::strtoull(at + 1, &at, 16);
-    found = std::strncmp(at, " rw-s", 5) == 0 && from <= first && first < to && bytes <= to - first;
-  }
-  std::free(line);
-  std::fclose(maps);
-  return found;
-}
+// UCX reads addresses without being told where they end: what a peer sent is followed by zeros.
+constexpr std::size_t kAddressBytesMax = std::size_t{1} << 16;
 
 }  // namespace
 
@@ -61,7 +33,6 @@ struct UcxFabric::Peer {
   bool lost = false;
   bool told = false;
   ucs_status_t status = UCS_OK;
-  std::vector<ucp_rkey_h> keys;
 };
 
 UcxFabric::UcxFabric(FabricSink& sink) : sink_(sink) {}
@@ -77,7 +48,7 @@ absl::Status UcxFabric::Start(const std::string& transports) {
   BALEEN_ASSIGN_OR_RETURN(const UcxConfig config, ReadUcxConfig(transports));
   ucp_params_t context_params{};
   context_params.field_mask = UCP_PARAM_FIELD_FEATURES | UCP_PARAM_FIELD_NAME;
-  context_params.features = UCP_FEATURE_AM | UCP_FEATURE_RMA | UCP_FEATURE_WAKEUP;
+  context_params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
   context_params.name = "baleen expert_parallel";
   if (const auto status = ucp_init(&context_params, config.get(), &context_); status != UCS_OK) {
     return FromUcx("starting", status);
@@ -130,7 +101,7 @@ UcxFabric::~UcxFabric() {
   // Only now does nobody write into it.
   for (const Region& region : regions_) {
     if (region.handle != nullptr) ucp_mem_unmap(context_, region.handle);
-    if (region.ours) munmap(region.data, region.bytes);
+    munmap(region.data, region.bytes);
   }
   if (context_ != nullptr) ucp_cleanup(context_);
 }
@@ -139,7 +110,6 @@ void UcxFabric::Close() {
   std::vector<ucs_status_ptr_t> closing;
   for (const auto& peer : peers_) {
     if (peer == nullptr) continue;
-    for (ucp_rkey_h key : peer->keys) ucp_rkey_destroy(key);
     ucp_request_param_t param{};
     param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
     param.flags = UCP_EP_CLOSE_FLAG_FORCE;
@@ -158,49 +128,26 @@ void UcxFabric::Close() {
   if (in_flight_ > 0) log::Error("UCX operations do not end", {{"operations", in_flight_}});
 }
 
-absl::StatusOr<UcxFabric::Memory> UcxFabric::Allocate(std::size_t bytes, Use use, std::byte* at) {
-  const bool ours = use != Use::kShared;
-  Region region{.data = at, .bytes = bytes, .handle = nullptr, .ours = ours};
-  if (ours) {
-    void* mapped =
-        mmap(at, bytes, PROT_READ | PROT_WRITE,
-             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0), -1, 0);
-    if (mapped == MAP_FAILED) {
-      return absl::ResourceExhaustedError(
-          fmt::format("all-to-all: no {} bytes of memory: {}", bytes, std::strerror(errno)));
-    }
-    region.data = static_cast<std::byte*>(mapped);
+absl::StatusOr<std::byte*> UcxFabric::Allocate(std::size_t bytes, bool registered, std::byte* at) {
+  void* mapped =
+      mmap(at, bytes, PROT_READ | PROT_WRITE,
+           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0), -1, 0);
+  if (mapped == MAP_FAILED) {
+    return absl::ResourceExhaustedError(
+        fmt::format("all-to-all: no {} bytes of memory: {}", bytes, std::strerror(errno)));
   }
-  if (use != Use::kPlain) {
-    ucp_mem_map_params_t params{};
-    params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
-                        UCP_MEM_MAP_PARAM_FIELD_FLAGS;
-    params.address = region.data;
-    params.length = bytes;
-    if (!ours)
-      params.flags = UCP_MEM_MAP_ALLOCATE | (at != nullptr ? unsigned{UCP_MEM_MAP_FIXED} : 0u);
-    if (const auto status = ucp_mem_map(context_, &params, &region.handle); status != UCS_OK) {
-      if (ours) munmap(region.data, bytes);
-      return FromUcx(fmt::format("mapping {} bytes", bytes), status);
-    }
-    ucp_mem_attr_t attributes{};
-    attributes.field_mask = UCP_MEM_ATTR_FIELD_ADDRESS;
-    ucp_mem_query(region.handle, &attributes);
-    region.data = static_cast<std::byte*>(attributes.address);
+  regions_.push_back({.data = static_cast<std::byte*>(mapped), .bytes = bytes, .handle = nullptr});
+  Region& region = regions_.back();
+  if (!registered) return region.data;
+  ucp_mem_map_params_t params{};
+  params.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH;
+  params.address = region.data;
+  params.length = bytes;
+  if (const auto status = ucp_mem_map(context_, &params, &region.handle); status != UCS_OK) {
+    region.handle = nullptr;
+    return FromUcx(fmt::format("registering {} bytes", bytes), status);
   }
-  regions_.push_back(region);
-  Memory memory{.data = region.data};
-  if (region.handle != nullptr) {
-    void* key = nullptr;
-    std::size_t key_bytes = 0;
-    if (const auto status = ucp_rkey_pack(context_, region.handle, &key, &key_bytes);
-        status != UCS_OK) {
-      return FromUcx("packing a key", status);
-    }
-    memory.key.assign(static_cast<const char*>(key), key_bytes);
-    ucp_rkey_buffer_release(key);
-  }
-  return memory;
+  return region.data;
 }
 
 absl::Status UcxFabric::Connect(std::int32_t rank, const std::string& address) {
@@ -209,7 +156,8 @@ absl::Status UcxFabric::Connect(std::int32_t rank, const std::string& address) {
   auto peer = std::make_unique<Peer>();
   peer->owner = this;
   peer->rank = rank;
-  const std::string padded = Padded(address);
+  std::string padded = address;
+  padded.resize(kAddressBytesMax);
   ucp_ep_params_t params{};
   params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER;
@@ -229,19 +177,6 @@ absl::Status UcxFabric::Connect(std::int32_t rank, const std::string& address) {
   }
   peers_[rank] = std::move(peer);
   return absl::OkStatus();
-}
-
-std::byte* UcxFabric::MapPeerMemory(std::int32_t rank, const std::string& key,
-                                    std::uint64_t address, std::size_t bytes) {
-  if (key.empty()) return nullptr;
-  Peer& peer = *peers_[rank];
-  ucp_rkey_h unpacked = nullptr;
-  if (ucp_ep_rkey_unpack(peer.endpoint, Padded(key).data(), &unpacked) != UCS_OK) return nullptr;
-  peer.keys.push_back(unpacked);
-  void* mapped = nullptr;
-  if (ucp_rkey_ptr(unpacked, address, &mapped) != UCS_OK || mapped == nullptr) return nullptr;
-  auto* const begin = static_cast<std::byte*>(mapped);
-  return IsSharedMemory(begin, bytes) ? begin : nullptr;
 }
 
 void UcxFabric::Send(std::int32_t rank, OutgoingMessage& message,

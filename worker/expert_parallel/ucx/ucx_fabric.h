@@ -1,6 +1,5 @@
 // One UCX context and worker, its memory and its connections to the ranks of a group. Moves
-// messages whose receivers decide where they go, and maps memory of peers on this machine. Knows
-// nothing of steps.
+// messages whose receivers decide where they go. Knows nothing of steps.
 #pragma once
 
 #include <ucp/api/ucp.h>
@@ -61,23 +60,13 @@ class UcxFabric {
 
   const std::string& address() const { return address_; }
 
-  // Peers of this machine can write it; messages arrive in it; neither.
-  enum class Use : std::uint8_t { kShared, kRegistered, kPlain };
-  struct Memory {
-    std::byte* data = nullptr;  // zero, and lives as long as the fabric
-    std::string key;            // for MapPeerMemory; empty if kPlain
-  };
-  // Whole pages, at `at` if that is not null, in place of what is mapped there. Memory is taken
-  // when it is first touched.
-  absl::StatusOr<Memory> Allocate(std::size_t bytes, Use use, std::byte* at = nullptr);
+  // Whole pages of zeros that live as long as the fabric and are taken when first touched; at `at`
+  // if that is not null, in place of what is mapped there. Messages leave from and arrive in it
+  // without being copied, if it is registered.
+  absl::StatusOr<std::byte*> Allocate(std::size_t bytes, bool registered, std::byte* at = nullptr);
 
   // Once for each peer. Whether it can be reached is known only later: OnPeerLost.
   absl::Status Connect(std::int32_t peer, const std::string& address);
-  // Memory of a connected peer as ours, or null if that does not go: it is on another machine, or
-  // the key is not one of at least `bytes` of shared memory.
-  std::byte* MapPeerMemory(std::int32_t peer, const std::string& key, std::uint64_t address,
-                           std::size_t bytes);
-
   // Nothing is sent to a peer that was lost.
   void Send(std::int32_t peer, OutgoingMessage& message, std::span<const std::byte> payload);
 
@@ -95,8 +84,7 @@ class UcxFabric {
   struct Region {
     std::byte* data;
     std::size_t bytes;
-    ucp_mem_h handle;
-    bool ours;  // mapped by us, not by UCX
+    ucp_mem_h handle;  // null: not registered
   };
 
   explicit UcxFabric(FabricSink& sink);

@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -148,7 +149,6 @@ absl::Status UcxGroup::Connect(std::uint64_t epoch, std::span<const std::string>
   if (status.ok()) status = ConnectPeers(cards);
   if (status.ok()) status = AwaitHellos();
   if (!status.ok()) return Break(status);
-  inbox_keys_.clear();
   all_mapped_ = mapped_peers() == shape_.ranks - 1;
   log::Info("group connected", {{"rank", self_.rank},
                                 {"ranks", shape_.ranks},
@@ -162,27 +162,33 @@ absl::Status UcxGroup::AllocateMailboxes(const std::vector<JoinCard>& cards) {
   const auto here =
       std::ranges::count_if(cards, [&](const auto& card) { return card.machine == card_.machine; });
   crowded_ = here > UsableCores();
-  using Use = UcxFabric::Use;
   BALEEN_ASSIGN_OR_RETURN(AddressRange range, AddressRange::Reserve(layout_.stride * cards.size()));
   inboxes_ = range.at();
-  inbox_keys_.resize(cards.size());
   for (const JoinCard& card : cards) {
-    const Use use = card.rank == self_.rank         ? Use::kPlain
-                    : card.machine == card_.machine ? Use::kShared
-                                                    : Use::kRegistered;
-    BALEEN_ASSIGN_OR_RETURN(UcxFabric::Memory memory,
-                            fabric_->Allocate(layout_.stride, use, range.at()));
+    Peer& peer = peers_[card.rank];
+    if (card.rank != self_.rank && Shares(card)) {
+      BALEEN_ASSIGN_OR_RETURN(SharedMemory memory,
+                              SharedMemory::Create(layout_.stride, range.at()));
+      peer.mailbox.emplace(std::move(memory));
+    } else {
+      BALEEN_RETURN_IF_ERROR(
+          fabric_->Allocate(layout_.stride, card.rank != self_.rank, range.at()).status());
+    }
     range.Take(layout_.stride);
-    new (memory.data) Mailbox{.key = self_.key};
-    inbox_keys_[card.rank] = std::move(memory.key);
+    new (InboxBytes(card.rank)) Mailbox{.key = self_.key};
   }
-  BALEEN_ASSIGN_OR_RETURN(
-      outputs_memory_,
-      fabric_->Allocate(kLanes * layout_.output_lane_bytes, here > 1 ? Use::kShared : Use::kPlain));
-  outputs_ = outputs_memory_.data;
+  const std::size_t output_bytes = MailboxLayout::kHeaderBytes + kLanes * layout_.output_lane_bytes;
+  BALEEN_ASSIGN_OR_RETURN(SharedMemory memory, SharedMemory::Create(output_bytes));
+  outputs_memory_.emplace(std::move(memory));
+  std::memcpy(outputs_memory_->data(), &self_.key, sizeof(self_.key));
+  outputs_ = outputs_memory_->data() + MailboxLayout::kHeaderBytes;
   peers_[self_.rank].outbox = &InboxOf(self_.rank);
   peers_[self_.rank].outputs = outputs_;
   return absl::OkStatus();
+}
+
+bool UcxGroup::Shares(const JoinCard& card) const {
+  return options_.share_memory && card.machine == card_.machine;
 }
 
 absl::Status UcxGroup::ConnectPeers(const std::vector<JoinCard>& cards) {
@@ -190,39 +196,32 @@ absl::Status UcxGroup::ConnectPeers(const std::vector<JoinCard>& cards) {
     Peer& peer = peers_[card.rank];
     peer.key = card.key;
     if (card.rank == self_.rank) continue;
-    peer.hello = std::make_unique<std::string>();
     BALEEN_RETURN_IF_ERROR(fabric_->Connect(card.rank, card.ucx_address));
     peer.connected = true;
   }
   // Only now: whoever has all hellos may begin with a step.
   for (std::int32_t rank = 0; rank < shape_.ranks; ++rank) {
-    if (rank != self_.rank) BALEEN_RETURN_IF_ERROR(SendHello(rank));
+    if (rank != self_.rank) SendHello(rank);
   }
   return absl::OkStatus();
 }
 
-absl::Status UcxGroup::SendHello(std::int32_t rank) {
+void UcxGroup::SendHello(std::int32_t rank) {
   Peer& peer = peers_[rank];
-  peer.hello_said =
-      WriteHello({.mailbox = {.address = reinterpret_cast<std::uintptr_t>(InboxBytes(rank)),
-                              .key = inbox_keys_[rank]},
-                  .outputs = {.address = reinterpret_cast<std::uintptr_t>(outputs_),
-                              .key = outputs_memory_.key}});
-  if (peer.hello_said.size() > kHelloBytesMax) {
-    return absl::FailedPreconditionError(
-        fmt::format("all-to-all: the keys of this rank's memory have {} bytes, above {}",
-                    peer.hello_said.size(), kHelloBytesMax));
+  ExchangeFrame& frame = peer.hello_out.frame = NewFrame(FrameKind::kHello, rank);
+  if (peer.mailbox) {
+    frame.number = getpid();
+    frame.rows = peer.mailbox->fd();
+    frame.entries = outputs_memory_->fd();
   }
-  peer.hello_out.frame = NewFrame(FrameKind::kHello, rank);
-  fabric_->Send(rank, peer.hello_out, std::as_bytes(std::span(peer.hello_said)));
-  return absl::OkStatus();
+  fabric_->Send(rank, peer.hello_out, {});
 }
 
 absl::Status UcxGroup::AwaitHellos() {
   const std::int64_t end = NowNs() + absl::ToInt64Nanoseconds(options_.connect_max);
   for (std::int32_t rank = 0; rank < shape_.ranks;) {
     const Peer& peer = peers_[rank];
-    if (rank == self_.rank || peer.hello == nullptr) {
+    if (rank == self_.rank || (peer.hello && peer.ready)) {
       ++rank;
       continue;
     }
@@ -243,20 +242,24 @@ absl::Status UcxGroup::AwaitHellos() {
   return absl::OkStatus();
 }
 
-void UcxGroup::MapPeer(std::int32_t rank, const HelloCard& hello) {
-  Peer& peer = peers_[rank];
-  std::byte* const mailbox =
-      fabric_->MapPeerMemory(rank, hello.mailbox.key, hello.mailbox.address, layout_.stride);
-  std::byte* const outputs = fabric_->MapPeerMemory(rank, hello.outputs.key, hello.outputs.address,
-                                                    kLanes * layout_.output_lane_bytes);
-  if (mailbox == nullptr || outputs == nullptr ||
-      reinterpret_cast<std::uintptr_t>(mailbox) % alignof(Mailbox) != 0) {
-    return;
-  }
-  auto* const outbox = reinterpret_cast<Mailbox*>(mailbox);
-  if (outbox->key != peer.key) return;
-  peer.outbox = outbox;
-  peer.outputs = outputs;
+// Takes the memory of a peer of this machine in, if it is what the peer's address spoke of.
+void UcxGroup::MapPeer(const ExchangeFrame& hello) {
+  Peer& peer = peers_[hello.rank];
+  peer.hello = true;
+  if (!peer.mailbox || hello.number == 0) return;
+  const auto open = [&](std::uint32_t fd, std::size_t bytes) {
+    auto memory = SharedMemory::Open(static_cast<pid_t>(hello.number), static_cast<int>(fd), bytes);
+    if (memory && std::memcmp(memory->data(), &peer.key, sizeof(peer.key)) != 0) memory.reset();
+    return memory;
+  };
+  auto mailbox = open(hello.rows, layout_.stride);
+  auto outputs =
+      open(hello.entries, MailboxLayout::kHeaderBytes + kLanes * layout_.output_lane_bytes);
+  if (!mailbox || !outputs) return;
+  peer.outbox = reinterpret_cast<Mailbox*>(mailbox->data());
+  peer.outputs = outputs->data() + MailboxLayout::kHeaderBytes;
+  peer.its_mailbox.emplace(*std::move(mailbox));
+  peer.its_outputs.emplace(*std::move(outputs));
 }
 
 std::int32_t UcxGroup::mapped_peers() const {
@@ -265,9 +268,7 @@ std::int32_t UcxGroup::mapped_peers() const {
 }
 
 absl::StatusOr<std::byte*> UcxGroup::AllocateStaging(std::size_t bytes) {
-  BALEEN_ASSIGN_OR_RETURN(const UcxFabric::Memory memory,
-                          fabric_->Allocate(bytes, UcxFabric::Use::kRegistered));
-  return memory.data;
+  return fabric_->Allocate(bytes, true);
 }
 
 IncomingMessage* UcxGroup::OnMessage(std::span<const std::byte> header, std::size_t payload_bytes) {
@@ -287,6 +288,17 @@ IncomingMessage* UcxGroup::OnMessage(std::span<const std::byte> header, std::siz
     return nullptr;
   }
   if (frame->kind == FrameKind::kWake) return nullptr;
+  if (frame->kind == FrameKind::kHello) {
+    if (peer.hello) return nullptr;
+    MapPeer(*frame);
+    peer.ready_out.frame = NewFrame(FrameKind::kReady, frame->rank);
+    fabric_->Send(frame->rank, peer.ready_out, {});
+    return nullptr;
+  }
+  if (frame->kind == FrameKind::kReady) {
+    peer.ready = true;
+    return nullptr;
+  }
   if (frame->kind == FrameKind::kGoodbye) {
     if (peer.gone) return nullptr;
     peer.gone = any_gone_ = true;
@@ -310,9 +322,6 @@ absl::Status UcxGroup::CheckMessage(const ExchangeFrame& frame, std::size_t payl
     return BreaksTheRules(frame.rank, phase, what, value, least, most);
   };
   switch (frame.kind) {
-    case FrameKind::kHello:
-      return check(ExchangePhase::kStepBarrier, "bytes of a hello", payload_bytes, 1,
-                   peer.hello != nullptr && !peer.hello_in.in_flight ? kHelloBytesMax : 0);
     case FrameKind::kOpening: {
       BALEEN_RETURN_IF_ERROR(
           check(ExchangePhase::kStepBarrier, "bytes of an opening", payload_bytes, 0, 0));
@@ -344,11 +353,6 @@ IncomingMessage* UcxGroup::RoomFor(const ExchangeFrame& frame, std::size_t paylo
   Peer& peer = peers_[frame.rank];
   IncomingMessage* message = nullptr;
   switch (frame.kind) {
-    case FrameKind::kHello:
-      message = &peer.hello_in;
-      peer.hello->resize(payload_bytes);
-      message->payload = std::as_writable_bytes(std::span(*peer.hello));
-      break;
     case FrameKind::kOpening:
       message = &peer.opening_in;
       break;
@@ -370,12 +374,6 @@ void UcxGroup::OnReceived(IncomingMessage& message) {
   Mailbox& inbox = InboxOf(frame.rank);
   const std::int64_t now_ns = NowNs();
   switch (frame.kind) {
-    case FrameKind::kHello:
-      if (const auto hello = ReadHello(std::as_bytes(std::span(*peer.hello)))) {
-        MapPeer(frame.rank, *hello);
-      }
-      peer.hello = nullptr;
-      break;
     case FrameKind::kOpening:
       inbox.opening[(frame.number - 1) % 2] = {.epoch = frame.step_epoch,
                                                .step = frame.step,

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "worker/expert_parallel/ucx/exchange_frames.h"
 #include "worker/expert_parallel/ucx/mailbox.h"
+#include "worker/expert_parallel/ucx/shared_memory.h"
 #include "worker/expert_parallel/ucx/ucx_endpoint.h"
 #include "worker/expert_parallel/ucx/ucx_fabric.h"
 
@@ -96,8 +98,11 @@ class UcxGroup final : private FabricSink {
   struct Peer {
     bool connected = false;
     std::uint64_t key = 0;
-    std::string hello_said;
-    std::unique_ptr<std::string> hello;  // while its hello is awaited
+    bool hello = false;                   // has been heard
+    bool ready = false;                   // has heard ours
+    std::optional<SharedMemory> mailbox;  // this rank's, for this peer
+    std::optional<SharedMemory> its_mailbox;
+    std::optional<SharedMemory> its_outputs;
     Mailbox* outbox = nullptr;
     std::byte* outputs = nullptr;
     bool gone = false;
@@ -107,12 +112,12 @@ class UcxGroup final : private FabricSink {
     std::array<std::uint64_t, kLanes> combined_by_message{};  // the last such combine
 
     OutgoingMessage hello_out;
+    OutgoingMessage ready_out;
     OutgoingMessage goodbye_out;
     OutgoingMessage wake_out;
     std::array<OutgoingMessage, 2> openings_out;  // by parity
     std::array<OutgoingMessage, kLanes> dispatches_out;
     std::array<OutgoingMessage, kLanes> combines_out;
-    IncomingMessage hello_in;
     IncomingMessage opening_in;
     std::array<IncomingMessage, kLanes> dispatches_in;
     std::array<IncomingMessage, kLanes> combines_in;
@@ -128,10 +133,11 @@ class UcxGroup final : private FabricSink {
   std::int64_t TimeOf(std::int32_t source, ExchangePhase phase, int lane) const;
 
   absl::Status AllocateMailboxes(const std::vector<JoinCard>& cards);
+  bool Shares(const JoinCard& card) const;
   absl::Status ConnectPeers(const std::vector<JoinCard>& cards);
   absl::Status AwaitHellos();
-  absl::Status SendHello(std::int32_t peer);
-  void MapPeer(std::int32_t peer, const HelloCard& hello);
+  void SendHello(std::int32_t peer);
+  void MapPeer(const ExchangeFrame& hello);
 
   IncomingMessage* OnMessage(std::span<const std::byte> header, std::size_t payload_bytes) override;
   void OnReceived(IncomingMessage& message) override;
@@ -157,9 +163,8 @@ class UcxGroup final : private FabricSink {
   bool crowded_ = false;     // more ranks than cores on this machine
   bool all_mapped_ = false;
   std::byte* inboxes_ = nullptr;  // [ranks], layout_.stride apart
-  UcxFabric::Memory outputs_memory_;
-  std::vector<std::string> inbox_keys_;  // by source, until Connect returns
-  std::byte* outputs_ = nullptr;         // [kLanes], layout_.output_lane_bytes apart
+  std::optional<SharedMemory> outputs_memory_;
+  std::byte* outputs_ = nullptr;  // [kLanes], layout_.output_lane_bytes apart
   Expected expected_;
   std::uint64_t dropped_frames_ = 0;
   bool any_gone_ = false;

@@ -12,9 +12,9 @@ namespace {
 
 class UcxTestGroup final : public TestGroup {
  public:
-  UcxTestGroup(const AllToAllShape& shape, std::string transports)
+  UcxTestGroup(const AllToAllShape& shape, bool share_memory)
       : shape_(shape),
-        transports_(std::move(transports)),
+        share_memory_(share_memory),
         addresses_(shape.ranks),
         all_have_addresses_(shape.ranks) {}
 
@@ -22,32 +22,32 @@ class UcxTestGroup final : public TestGroup {
     auto endpoint = PendingUcxEndpoint::Create({.shape = shape_,
                                                 .rank = rank,
                                                 .connect_max = absl::Seconds(30),
-                                                .transports = transports_});
+                                                .share_memory = share_memory_});
     EXPECT_TRUE(endpoint.ok()) << endpoint.status();
     addresses_[rank] = (*endpoint)->address();
     all_have_addresses_.arrive_and_wait();
     auto connected = (*endpoint)->ConnectUcx(1, addresses_);
     EXPECT_TRUE(connected.ok()) << connected.status();
-    EXPECT_EQ((*connected)->mapped_peers(), transports_ == "tcp" ? 0 : shape_.ranks - 1);
+    EXPECT_EQ((*connected)->mapped_peers(), share_memory_ ? shape_.ranks - 1 : 0);
     return *std::move(connected);
   }
 
  private:
   const AllToAllShape shape_;
-  const std::string transports_;
+  const bool share_memory_;
   std::vector<std::string> addresses_;
   std::barrier<> all_have_addresses_;
 };
 
-GroupMaker Maker(std::string name, std::string transports) {
+GroupMaker Maker(std::string name, bool share_memory) {
   return {.name = std::move(name),
-          .make = [transports](const AllToAllShape& shape) -> std::unique_ptr<TestGroup> {
-            return std::make_unique<UcxTestGroup>(shape, transports);
+          .make = [share_memory](const AllToAllShape& shape) -> std::unique_ptr<TestGroup> {
+            return std::make_unique<UcxTestGroup>(shape, share_memory);
           }};
 }
 
 }  // namespace
 
-std::vector<GroupMaker> Groups() { return {Maker("SharedMemory", ""), Maker("Tcp", "tcp")}; }
+std::vector<GroupMaker> Groups() { return {Maker("SharedMemory", true), Maker("Messages", false)}; }
 
 }  // namespace baleen::worker

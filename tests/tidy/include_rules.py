@@ -62,6 +62,9 @@ MAY_INCLUDE = {
     "tools/cli/terminal": ["observability/base", "observability/process", "tools/cli/cluster"],
     "tools/cli/client": L0 + ["router/text", "tools/cli/cluster"],
     "tools/cli/doctor": L0 + ["worker", "router/text", "tools/cli/cluster", "tools/cli/terminal"],
+    # Placements as the leaders of groups know them.
+    "tools/cli/placement": L0 + ["worker/group", "worker/expert_parallel", "worker/model/format",
+                                 "tools/cli/terminal", "tools/cli/cluster"],
     # generate --model: a request in one process, read as a router reads it and run as a worker runs it.
     "tools/cli/session": L0 + ["worker", "router/text", "router/server", "router/policy", "tools/cli"],
     "tools/cli/commands": L0 + ["worker", "tools/cli"],

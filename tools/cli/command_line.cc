@@ -9,6 +9,7 @@
 #include "tools/cli/commands/demo_command.h"
 #include "tools/cli/commands/doctor_command.h"
 #include "tools/cli/commands/generate_command.h"
+#include "tools/cli/commands/placement_command.h"
 #include "tools/cli/commands/up_command.h"
 #include "tools/cli/session/exit_code.h"
 
@@ -59,6 +60,9 @@ ParsedCommandLine ParseCommandLine(int argument_count, const char* const* argume
   Add(Command<ChatOptions>{"chat", "Talk to a cluster", AddChatOptions, RunChat}, app, parsed);
   Add(Command<GenerateOptions>{"generate", "Continue a text or ids, by a cluster or here",
                                AddGenerateOptions, RunGenerate},
+      app, parsed);
+  Add(Command<PlacementOptions>{"placement", "Place a group's experts by their load",
+                                AddPlacementOptions, RunPlacement},
       app, parsed);
   Add(Command<DoctorOptions>{"doctor", "Say what this machine lacks and how to fix it",
                              AddDoctorOptions, RunDoctor},

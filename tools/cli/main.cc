@@ -1,4 +1,5 @@
-// The command line of Baleen: `baleen up`, `demo`, `chat`, `generate`, `doctor`.
+// The command line of Baleen: `baleen up`, `demo`, `chat`, `generate`, `placement`,
+// `doctor`.
 #include <unistd.h>
 
 #include "observability/base/log.h"

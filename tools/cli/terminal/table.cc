@@ -33,6 +33,25 @@ std::string RenderTable(const TableRows& rows, const Style& style) {
   return text;
 }
 
+std::string RenderColumns(const TableColumns& rows, const Style& style) {
+  std::vector<std::size_t> widest;
+  for (const std::vector<std::string>& row : rows) {
+    widest.resize(std::max(widest.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      widest[i] = std::max(widest[i], Characters(row[i]));
+    }
+  }
+  std::string text;
+  for (const std::vector<std::string>& row : rows) {
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      text.append(2 + widest[i] - Characters(row[i]), ' ');
+      text += &row == &rows.front() ? style.Paint(Look::kDim, row[i]) : row[i];
+    }
+    text += '\n';
+  }
+  return text;
+}
+
 std::string FormatBytes(std::uint64_t bytes) {
   constexpr std::array<std::string_view, 5> kUnits = {"kB", "MB", "GB", "TB", "PB"};
   if (bytes < 1000) return fmt::format("{} B", bytes);

@@ -42,11 +42,9 @@ TEST_P(Help, FitsAScreen) {
   EXPECT_LE(count, kScreenLines) << parsed.out;
 }
 
-INSTANTIATE_TEST_SUITE_P(Commands, Help,
-                         ::testing::Values("", "up", "demo", "chat", "generate", "doctor"),
-                         [](const auto& info) {
-                           return *info.param == '\0' ? "baleen" : std::string(info.param);
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Commands, Help, ::testing::Values("", "up", "demo", "chat", "generate", "placement", "doctor"),
+    [](const auto& info) { return *info.param == '\0' ? "baleen" : std::string(info.param); });
 
 TEST(CommandLine, Version) {
   const ParsedCommandLine parsed = Parse({"--version"});
@@ -63,6 +61,9 @@ TEST(CommandLine, AGoodOneRuns) {
          "5000"},
         {"demo", "--model", "m", "--mixed", "1x2"},
         {"doctor", "--workers", "2x4"},
+        {"placement", "--counts", "c.json", "--ranks", "4", "--output", "p.json"},
+        {"placement", "--group-leader", "unix-abstract:b-decode-0", "--apply", "--json"},
+        {"placement", "--group-leader", "h:7100", "--save-counts", "c.json"},
         {"chat", "--router", "h:1", "--once", "hello", "--json"},
         {"chat"},
         {"generate", "--model", "m", "--token-ids", "0,5,6", "--max-tokens", "1", "--logprobs",
@@ -101,6 +102,9 @@ TEST(CommandLine, ABadOneNamesWhatIsWrongInOneLine) {
            {{"up", "--model", "m", "--step-wait-ms", "0"}, "--step-wait-ms: Value 0"},
            {{"up", "--model", "m", "--rebalance-seconds", "x"}, "--rebalance-seconds"},
            {{"up", "--model", "m", "--redundant-experts", "5000"}, "range 0 to 4096"},
+           {{"placement", "--counts", "c", "--ranks", "0"}, "--ranks: Value 0"},
+           {{"placement", "--group-leader", "h"}, "--group-leader: 'h' is neither host:port"},
+           {{"placement", "--group-leader", "unix-abstract:"}, "neither host:port nor"},
            {{"doctor", "--workers", "0"}, "from 1 worker on"},
            {{"up", "--model", "m", "--listen", "a:99999"}, "--listen: 'a:99999'"},
            {{"demo", "--model", "m", "--metrics-listen", "a"}, "--metrics-listen"},
@@ -135,6 +139,11 @@ TEST(CommandLine, OptionsThatMakeNoRequestAreUsageErrors) {
         {"chat", "--once", "a"},
         {"up", "--model", "m", "--prefill", "1", "--decode", "0"},
         {"demo", "--model", "m", "--prefill", "64", "--decode", "1"},
+        {"placement"},
+        {"placement", "--counts", "c"},
+        {"placement", "--counts", "c", "--group-leader", "h:1"},
+        {"placement", "--counts", "c", "--ranks", "2", "--apply"},
+        {"placement", "--counts", "c", "--ranks", "2", "--save-counts", "d"},
         {"up", "--model", "m", "--prefill", "8x8", "--decode", "1"},
         {"up", "--model", "m", "--placement", "p.json"},
         {"up", "--model", "models/nano", "--mixed", "1x3"}}) {

@@ -20,6 +20,15 @@ TEST(Table, DimsNamesOnATerminal) {
             "  \x1b[2ma\x1b[0m   1\n  \x1b[2mbc\x1b[0m  2\n");
 }
 
+TEST(Columns, AlignsFiguresToTheRightUnderTheirNames) {
+  EXPECT_EQ(RenderColumns({{"layer", "Größe"}, {"0", "1.5"}, {"1234567", "12"}}, Style(false)),
+            "    layer  Größe\n"
+            "        0    1.5\n"
+            "  1234567     12\n");
+  EXPECT_EQ(RenderColumns({{"a"}, {"bc"}}, Style(true)), "   \x1b[2ma\x1b[0m\n  bc\n");
+  EXPECT_EQ(RenderColumns({}, Style(false)), "");
+}
+
 TEST(FormatBytes, ThreeDigitsInDecimalUnits) {
   struct Case {
     std::uint64_t bytes;

@@ -21,6 +21,7 @@
 #include "worker/device/reference_device.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/inbox.h"
+#include "worker/group_rank.h"
 #include "worker/host.h"
 #include "worker/kv_budget.h"
 #include "worker/kv_transfer/ucx_kv_transfer.h"
@@ -39,6 +40,7 @@ constexpr absl::Duration kTransferLease = absl::Seconds(120);
 // The parts of a rank, in the order in which they need each other. They go in the reverse order:
 // engine, data plane, memory.
 struct Rank {
+  const std::uint64_t incarnation = contract::RandomNonZero();
   metrics::Registry registry;
   metrics::WorkerMetrics metrics{registry, {.version = kVersion, .component = "worker"}};
   std::unique_ptr<metrics::Page> page;
@@ -49,6 +51,7 @@ struct Rank {
   std::unique_ptr<UcxKvTransfer> transfer;  // none on a mixed rank
   std::unique_ptr<StaticDiscovery> discovery;
   std::unique_ptr<AttachClient> attach;
+  std::unique_ptr<GroupRank> group;  // none on a rank that holds all experts
   std::unique_ptr<Engine> engine;
 };
 
@@ -56,11 +59,26 @@ SchedulerLimits SchedulerLimitsOf(const WorkerOptions& options) {
   return {.sequences_max = options.sequences_max, .prefill_tokens_max = options.step_tokens_max};
 }
 
-absl::Status LoadModel(const WorkerOptions& options, Rank& rank) {
+// The weights; on a rank of a group the share that the leader gives it.
+absl::Status LoadWeights(const WorkerOptions& options, Rank& rank) {
+  ModelOptions model{
+      .directory = options.model_directory,
+      .limits = StepLimitsFor(SchedulerLimitsOf(options)),
+      .dispatch = options.parallel.fp8_dispatch ? DispatchFormat::kFp8 : DispatchFormat::kBf16};
+  BALEEN_ASSIGN_OR_RETURN(std::unique_ptr<ModelDirectory> directory, ModelDirectory::Open(model));
+  if (options.parallel.ranks > 1) {
+    BALEEN_ASSIGN_OR_RETURN(rank.group, GroupRank::Join(options, *directory, model.limits,
+                                                        rank.incarnation, rank.registry));
+    BALEEN_ASSIGN_OR_RETURN(model.shard, rank.group->AwaitShard());
+  }
   BALEEN_ASSIGN_OR_RETURN(rank.model,
-                          DeepSeekModel::Load({.directory = options.model_directory,
-                                               .limits = StepLimitsFor(SchedulerLimitsOf(options))},
-                                              *rank.device));
+                          DeepSeekModel::Load(std::move(directory), model, *rank.device));
+  if (rank.group) rank.group->Run(*rank.model, rank.inbox);
+  return absl::OkStatus();
+}
+
+absl::Status LoadModel(const WorkerOptions& options, Rank& rank) {
+  BALEEN_RETURN_IF_ERROR(LoadWeights(options, rank));
   const ModelInfo& info = rank.model->info();
   rank.metrics.checkpoint_bytes.Set(static_cast<double>(info.checkpoint_bytes));
   BALEEN_ASSIGN_OR_RETURN(const std::uint32_t blocks,
@@ -106,11 +124,14 @@ absl::Status Build(const WorkerOptions& options, Rank& rank) {
   rank.attach =
       std::make_unique<AttachClient>(AttachOptions{}, *rank.discovery, rank.inbox, rank.metrics);
   rank.engine = std::make_unique<Engine>(
-      EngineOptions{.role = options.role, .scheduler = SchedulerLimitsOf(options)},
+      EngineOptions{.role = options.role,
+                    .scheduler = SchedulerLimitsOf(options),
+                    .lockstep = {.micro_batch_rows = options.parallel.micro_batch_rows}},
       EngineParts{.clock = SystemClock(),
                   .model = *rank.model,
                   .blocks = *rank.pool,
                   .transfer = rank.transfer.get(),
+                  .group = rank.group ? &rank.group->group() : nullptr,
                   .inbox = rank.inbox,
                   .sink = *rank.attach,
                   .metrics = rank.metrics});
@@ -119,7 +140,7 @@ absl::Status Build(const WorkerOptions& options, Rank& rank) {
 
 WorkerIdentity IdentityOf(const WorkerOptions& options, const Rank& rank) {
   return {.name = options.WorkerName(),
-          .incarnation = contract::RandomNonZero(),
+          .incarnation = rank.incarnation,
           .role = options.role,
           .group = options.group,
           .rank = options.rank,
@@ -143,7 +164,8 @@ void Drain(const WorkerOptions& options, Rank& rank) {
   (void)rank.inbox.Push(DrainCommand{});  // always taken
   const auto idle = [&rank] {
     const LoadReport load = rank.engine->load();
-    return load.draining && load.sequences_running + load.sequences_waiting == 0;
+    return load.draining && load.sequences_running + load.sequences_waiting == 0 &&
+           rank.engine->may_leave();
   };
   if (!process::AwaitIdle(options.process.drain, idle)) {
     log::Warning("stopping with requests unfinished",
@@ -155,15 +177,16 @@ void Drain(const WorkerOptions& options, Rank& rank) {
 absl::Status Serve(const WorkerOptions& options) {
   Rank rank;
   BALEEN_RETURN_IF_ERROR(Build(options, rank));
-  BALEEN_RETURN_IF_ERROR(PrintReady(options, rank));
   std::jthread engine([&rank](std::stop_token stop) { rank.engine->Run(stop); });
+  if (rank.group) BALEEN_RETURN_IF_ERROR(rank.group->AwaitFormed());
+  BALEEN_RETURN_IF_ERROR(PrintReady(options, rank));
   rank.attach->Start(IdentityOf(options, rank), [&rank] { return rank.engine->load(); });
   process::AwaitStop();
   Drain(options, rank);
   engine.request_stop();
   engine.join();
   rank.attach->Stop();  // after the engine: its last words are on their way
-  return absl::OkStatus();
+  return rank.group ? rank.group->failure() : absl::OkStatus();
 }
 
 }  // namespace

@@ -49,6 +49,8 @@ void DeclareGroup(CLI::App& app, GroupOptions& options, std::string& dispatch,
   add("--redundant-experts", options.redundant_experts,
       "Replicas of busy experts beyond one of each (rank 0 decides)")
       ->check(range(0, kExpertsMax));
+  add("--nodes", options.nodes, "Machines that the group's ranks are on, evenly, in order (rank 0)")
+      ->check(range(1, kGroupRanksMax));
   add("--placement", options.placement_file, "Which rank holds which experts at first (rank 0)");
   process::AddSeconds(app, "--rebalance-seconds", options.rebalance,
                       "Move redundant experts to where the load is (rank 0); 0 = never");

@@ -25,6 +25,7 @@ struct GroupOptions {
 
   // Of rank 0.
   std::uint32_t redundant_experts = 0;
+  std::uint32_t nodes = 1;                      // machines that the ranks are on, evenly, in order
   std::string placement_file;                   // empty: contiguous
   absl::Duration rebalance = absl::Minutes(5);  // zero: never; without redundant experts never
 };

@@ -34,6 +34,11 @@ bool AwaitStopSignal(absl::Duration limit) {
   return sigtimedwait(&set, nullptr, &wait) > 0;
 }
 
+// To the process, not to the thread: it waits for AwaitStopSignal.
+void RequestStop() {
+  BALEEN_CHECK(kill(getpid(), SIGTERM) == 0, "a signal to ourselves cannot fail");
+}
+
 bool DieWithParent(int parent) {
   BALEEN_CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0, "asking for a signal cannot fail");
   return getppid() == parent;

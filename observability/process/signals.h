@@ -9,6 +9,9 @@ namespace baleen::process {
 // thread starts.
 void BlockStopSignals();
 
+// As if somebody had sent SIGTERM. Any thread.
+void RequestStop();
+
 // True when SIGTERM or SIGINT is there, or comes within `limit`; takes it.
 bool AwaitStopSignal(absl::Duration limit);
 

@@ -57,6 +57,7 @@ class FakeGroup final : public Group {
     const std::lock_guard lock(mutex_);
     return prepared_;
   }
+  void OnStep() override {}
   void Adopt() override {
     const std::lock_guard lock(mutex_);
     ++adopted_;

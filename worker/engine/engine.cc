@@ -296,6 +296,7 @@ void Engine::RunStep() {
   metrics_.steps_total.Add();
   ++step_;
   if (status.ok()) {
+    lockstep_.Finish();
     for (std::size_t i = 0; i < rows_.size(); ++i) ApplyRow(rows_[i], sampled_[i]);
     return;
   }

@@ -44,7 +44,7 @@ absl::Status GroupMember::Start() {
                                                   options_.terms.group, options_.rank,
                                                   options_.terms.ranks - 1));
   }
-  thread_ = std::thread([this] { Run(); });
+  thread_ = std::thread([this, now = options_.clock->Monotonic()] { Run(now); });
   return absl::OkStatus();
 }
 
@@ -95,9 +95,8 @@ void GroupMember::ReportCounts(const ExpertCounts& counts) { mailbox_.AddCounts(
 
 // Dialling --------------------------------------------------------------------------------------
 
-void GroupMember::Run() {
+void GroupMember::Run(absl::Duration alone_since) {
   Backoff backoff(options_.backoff);
-  absl::Duration alone_since = options_.clock->Monotonic();
   do {
     const Ending ending = AttendOnce();
     const absl::Duration now = options_.clock->Monotonic();

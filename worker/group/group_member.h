@@ -83,7 +83,7 @@ class GroupMember {
  private:
   struct Ending;
 
-  void Run();
+  void Run(absl::Duration alone_since);
   Ending AttendOnce();
   bool Pause(absl::Duration wait);
   absl::Status WaitedInVain(const absl::Status& last) const;

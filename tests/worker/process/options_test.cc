@@ -75,6 +75,8 @@ TEST(WorkerOptions, EveryFlagArrives) {
                              "256",
                              "--join-seconds",
                              "20",
+                             "--nodes",
+                             "2",
                              "--step-wait-ms",
                              "700"});
   ASSERT_TRUE(parsed.ok()) << parsed.status();
@@ -95,6 +97,7 @@ TEST(WorkerOptions, EveryFlagArrives) {
   EXPECT_EQ(options.parallel.redundant_experts, 16u);
   EXPECT_EQ(options.parallel.placement_file, "p.json");
   EXPECT_EQ(options.parallel.rebalance, absl::Seconds(30));
+  EXPECT_EQ(options.parallel.nodes, 2u);
   EXPECT_TRUE(options.parallel.fp8_dispatch);
   EXPECT_EQ(options.parallel.micro_batch_rows, 256u);
   EXPECT_EQ(options.parallel.join_max, absl::Seconds(20));

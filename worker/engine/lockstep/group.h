@@ -17,7 +17,7 @@ struct FormedGroup {
   std::shared_ptr<GroupEndpoint> endpoint;
 };
 
-// Called on the engine's thread. Real: GroupRuntime (worker/group). Twin: FakeGroup (tests/fakes).
+// Called on the engine's thread. Real: GroupRuntime (worker/group/runtime). Twin: FakeGroup (tests/fakes).
 class Group {
  public:
   virtual ~Group() = default;
@@ -34,6 +34,9 @@ class Group {
   // The next of them takes effect: all ranks have prepared it, and all adopt it before the same
   // step.
   virtual void Adopt() = 0;
+
+  // A step of the epoch has been computed.
+  virtual void OnStep() = 0;
 };
 
 }  // namespace baleen::worker

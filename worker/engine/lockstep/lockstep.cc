@@ -31,8 +31,8 @@ absl::StatusOr<Lockstep::Outcome> Lockstep::Open(const Work& work) {
   if (endpoint_ == nullptr) return Outcome::kNotDue;
   BALEEN_RETURN_IF_ERROR(broken_);
   const std::uint32_t prepared = group_->Prepared();
-  const bool due = work.rows > 0 || std::exchange(peer_waits_, false) || prepared > said_prepared_ ||
-                   (work.leaves && !said_leave_);
+  const bool due = work.rows > 0 || std::exchange(peer_waits_, false) ||
+                   prepared > said_prepared_ || (work.leaves && !said_leave_);
   if (!due) return Outcome::kNotDue;
   ++step_;
   said_leave_ = work.leaves;

@@ -50,6 +50,11 @@ class Lockstep {
   absl::StatusOr<Outcome> Open(const Work& work);
   GroupStep group_step() const { return {endpoint_.get(), micro_batches_}; }
 
+  // After a step was computed.
+  void Finish() {
+    if (group_ != nullptr) group_->OnStep();
+  }
+
   // Ends the epoch.
   void Break(const absl::Status& why);
   // Ends the epoch because this rank stops.

@@ -17,6 +17,7 @@
 #include "worker/engine/lockstep/group.h"
 #include "worker/expert_parallel/pending_endpoint.h"
 #include "worker/group/group_member.h"
+#include "worker/group/runtime/group_reports.h"
 #include "worker/model/expert_host.h"
 
 namespace baleen::worker {
@@ -24,8 +25,11 @@ namespace baleen::worker {
 // Borrowed; they outlive the runtime.
 struct GroupRuntimeParts {
   ExpertHost& experts;
-  Inbox& inbox;                 // of the engine; woken when there is something new
-  EndpointMaker make_endpoint;  // called on the runtime's thread
+  Inbox& inbox;                     // of the engine; woken when there is something new
+  EndpointMaker make_endpoint;      // called on the runtime's thread
+  GroupReports* reports = nullptr;  // may be null
+  // Called now and then on the runtime's thread. May be null.
+  std::function<void()> on_tick;
   // Called once, on the runtime's thread, when this process can not be part of the group any more:
   // it was refused, or can not load what it is to hold. May be null.
   std::function<void(const absl::Status&)> on_failed;
@@ -56,6 +60,7 @@ class GroupRuntime final : public Group {
   void OnBroken(std::uint64_t epoch, const absl::Status& why) override;
   std::uint32_t Prepared() const override;
   void Adopt() override;
+  void OnStep() override;
 
  private:
   struct LayerChange {

@@ -1,4 +1,4 @@
-#include "worker/group/group_runtime.h"
+#include "worker/group/runtime/group_runtime.h"
 
 #include <utility>
 #include <variant>
@@ -75,6 +75,10 @@ void GroupRuntime::Adopt() {
   Wake();
 }
 
+void GroupRuntime::OnStep() {
+  if (parts_->reports != nullptr) parts_->reports->OnStep();
+}
+
 void GroupRuntime::AdoptLocked() {
   BALEEN_CHECK(prepared_change_.has_value(), "what is adopted was prepared");
   parts_->experts.Adopt();
@@ -105,6 +109,7 @@ void GroupRuntime::Loop() {
     if (status.ok()) status = MakeReady();
     if (status.ok()) status = PrepareNext();
     ReportCounts();
+    if (parts_->on_tick) parts_->on_tick();
   }
   if (live_ != nullptr) live_->Abort(absl::CancelledError("this rank leaves the group"));
   live_.reset();
@@ -149,6 +154,7 @@ absl::Status GroupRuntime::Handle(const Formed& event) {
     return absl::OkStatus();
   }
   live_ = *std::move(connected);
+  if (parts_->reports != nullptr) parts_->reports->OnFormed(epoch_, event.placement_version);
   log::Info("group formed",
             {{"epoch", event.epoch}, {"ranks", ranks_}, {"placement", event.placement_version}});
   {
@@ -165,6 +171,7 @@ absl::Status GroupRuntime::Handle(const Formed& event) {
 
 absl::Status GroupRuntime::Handle(const Lost& event) {
   log::Warning("group lost", {{"epoch", event.epoch}, {"status", event.why.ToString()}});
+  if (parts_->reports != nullptr) parts_->reports->OnLost();
   owes_ready_ = true;
   if (live_ == nullptr) return absl::OkStatus();
   live_->Abort(event.why);
@@ -239,6 +246,7 @@ absl::Status GroupRuntime::PrepareNext() {
   }
   if (!change.has_value()) {
     log::Info("placement adopted", {{"version", target_.version}});
+    if (parts_->reports != nullptr) parts_->reports->OnPlacement(target_.version);
     member_.Adopted(target_.version);
     return absl::OkStatus();
   }

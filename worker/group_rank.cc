@@ -1,0 +1,155 @@
+#include "worker/group_rank.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "observability/base/clock.h"
+#include "observability/base/log.h"
+#include "observability/base/status_macros.h"
+#include "observability/process/signals.h"
+#include "worker/expert_parallel/ucx/ucx_endpoint.h"
+
+namespace baleen::worker {
+namespace {
+
+// Beyond the leader's own limit, which says more.
+constexpr absl::Duration kJoinMargin = absl::Seconds(5);
+constexpr absl::Duration kLook = absl::Milliseconds(20);
+
+// Asks `answer`, which waits for nothing, until it has one, at most `limit`. CANCELLED when the
+// process is asked to stop meanwhile.
+template <typename Value, typename Answer>
+absl::StatusOr<Value> Await(absl::Duration limit, Answer answer) {
+  const absl::Duration end = SystemClock().Monotonic() + limit;
+  while (true) {
+    absl::StatusOr<Value> value = answer();
+    if (!absl::IsDeadlineExceeded(value.status())) return value;
+    if (SystemClock().Monotonic() >= end) return value;
+    if (process::AwaitStopSignal(kLook)) {
+      return absl::CancelledError("asked to stop before the group had formed");
+    }
+  }
+}
+
+// What must be equal on all ranks, besides model and build.
+GroupTerms TermsOf(const WorkerOptions& options, const ModelDirectory& directory,
+                   const AllToAllShape& shape) {
+  return {.group = fmt::format("{}-{}", NameOf(options.role), options.group),
+          .ranks = options.parallel.ranks,
+          .model_digest = directory.info().digest,
+          .build = BALEEN_VERSION,
+          .facts = {{"arithmetic", directory.info().arithmetic},
+                    {"rows_max", fmt::format("{}", shape.rows_max)},
+                    {"row_bytes", fmt::format("{}", shape.row_bytes)},
+                    {"micro_batch_rows", fmt::format("{}", options.parallel.micro_batch_rows)}}};
+}
+
+PlacementShape ShapeOf(const WorkerOptions& options, const ModelDirectory& directory) {
+  const GroupOptions& group = options.parallel;
+  return PlacementShapeOf(directory.config(), static_cast<std::int32_t>(group.ranks),
+                          static_cast<std::int32_t>(group.redundant_experts),
+                          static_cast<std::int32_t>(group.nodes));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GroupRank>> GroupRank::Join(const WorkerOptions& options,
+                                                           const ModelDirectory& directory,
+                                                           const StepLimits& limits,
+                                                           std::uint64_t incarnation,
+                                                           metrics::Registry& registry) {
+  const PlacementShape placement = ShapeOf(options, directory);
+  BALEEN_RETURN_IF_ERROR(CheckPlacementShape(placement));
+  AllToAllShape shape =
+      ExchangeShapeOf(directory.config(), limits, placement, directory.dispatch());
+  shape.wait_max = options.parallel.step_wait_max;
+  BALEEN_RETURN_IF_ERROR(CheckAllToAllShape(shape));
+  std::unique_ptr<GroupRank> rank(new GroupRank(options, placement, shape));
+  const GroupTerms terms = TermsOf(options, directory, shape);
+  rank->reports_ = std::make_unique<GroupReports>(
+      terms, options.rank, static_cast<std::size_t>(MoeLayersOf(directory.config())), rank->meter_,
+      registry);
+  if (options.rank == 0) BALEEN_RETURN_IF_ERROR(rank->Listen(directory, terms));
+  rank->AskIn(directory, terms, incarnation);
+  BALEEN_RETURN_IF_ERROR(rank->runtime_->Join());
+  return rank;
+}
+
+absl::Status GroupRank::Listen(const ModelDirectory& directory, const GroupTerms& terms) {
+  const GroupOptions& group = options_.parallel;
+  GroupServiceOptions service{
+      .listen = group.leader,
+      .roster = {.terms = terms,
+                 .first_number =
+                     static_cast<std::uint64_t>(absl::ToUnixMicros(SystemClock().Wall())),
+                 .join_max = group.join_max},
+      .shape = placement_shape_,
+      .layers = ContiguousModelPlacement(directory.config(), placement_shape_).layers};
+  if (group.redundant_experts > 0) service.roster.rebalance_every = group.rebalance;
+  BALEEN_ASSIGN_OR_RETURN(service_, GroupService::Start(std::move(service)));
+  log::Info("leading the group", {{"group", terms.group}, {"address", service_->address()}});
+  return absl::OkStatus();
+}
+
+void GroupRank::AskIn(const ModelDirectory& directory, const GroupTerms& terms,
+                      std::uint64_t incarnation) {
+  runtime_ = std::make_unique<GroupRuntime>(
+      GroupMemberOptions{.leader = service_ ? service_->address() : options_.parallel.leader,
+                         .terms = terms,
+                         .rank = options_.rank,
+                         .incarnation = incarnation,
+                         .experts = static_cast<std::int32_t>(directory.config().n_routed_experts),
+                         .moe_layers = static_cast<std::size_t>(MoeLayersOf(directory.config())),
+                         .join_max = options_.parallel.join_max});
+}
+
+absl::StatusOr<ExpertShard> GroupRank::AwaitShard() {
+  BALEEN_ASSIGN_OR_RETURN(placement_,
+                          Await<GroupPlacement>(options_.parallel.join_max + kJoinMargin, [this] {
+                            return runtime_->AwaitJoined(absl::ZeroDuration());
+                          }));
+  // How many experts are redundant is for the leader to say, and so how many slots there are.
+  placement_shape_.redundant_experts = placement_.shape.redundant_experts;
+  BALEEN_RETURN_IF_ERROR(CheckPlacementShape(placement_shape_));
+  shape_.slots_per_rank = placement_shape_.slots_per_rank();
+  return ExpertShard{.rank = static_cast<std::int32_t>(options_.rank),
+                     .placement = {.shape = placement_shape_, .layers = placement_.layers}};
+}
+
+void GroupRank::Run(ExpertHost& experts, Inbox& inbox) {
+  runtime_->Run(
+      std::move(placement_),
+      {.experts = experts,
+       .inbox = inbox,
+       .make_endpoint = [this]() -> absl::StatusOr<std::unique_ptr<PendingEndpoint>> {
+         return PendingUcxEndpoint::Create(
+             {.shape = shape_, .rank = static_cast<std::int32_t>(options_.rank), .meter = &meter_});
+       },
+       .reports = reports_.get(),
+       .on_tick = [this] { Tick(); },
+       .on_failed = [](const absl::Status&) { process::RequestStop(); }});
+}
+
+void GroupRank::Tick() {
+  if (service_) reports_->Show(service_->View());
+}
+
+absl::Status GroupRank::AwaitFormed() {
+  return Await<bool>(options_.parallel.join_max + kJoinMargin,
+                     [this]() -> absl::StatusOr<bool> {
+                       const std::optional<absl::Status> outcome = runtime_->Outcome();
+                       if (!outcome.has_value()) {
+                         return absl::DeadlineExceededError("the group has not formed");
+                       }
+                       BALEEN_RETURN_IF_ERROR(*outcome);
+                       return true;
+                     })
+      .status();
+}
+
+absl::Status GroupRank::failure() const { return runtime_->Outcome().value_or(absl::OkStatus()); }
+
+}  // namespace baleen::worker

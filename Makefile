@@ -6,7 +6,7 @@ MODEL ?= models/nano
 QUIET_NINJA := $(if $(CI),--quiet,)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run build test lint format bench fuzz oracle clean
+.PHONY: help setup run build test cuda lint format bench fuzz oracle clean
 
 help: ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -25,6 +25,10 @@ run: build ## start a cluster on this machine and ask it a question
 test: ## build and run every test: release, dev (ASan + UBSan) and tsan
 	@tools/setup/install.sh build test
 	@tools/setup/test.sh $(JOBS)
+
+cuda: ## build the CUDA parts and run their tests; needs no GPU, fetches the toolkit where there is none
+	@tools/setup/install.sh build test
+	@tools/setup/cuda.sh $(JOBS)
 
 lint: ## formatting, sizes, include rules, banned calls
 	@tools/setup/install.sh build test

@@ -11,9 +11,8 @@ set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1")
 set(BALEEN_SANITIZE "" CACHE STRING "Sanitizers, as in -fsanitize=")
 
 # Same bits everywhere: an a*b+c is fused only where the source says std::fma (docs/arithmetic.md).
-add_compile_options(-ffp-contract=off -Wall -Wextra -Werror -Wno-unused-parameter
-                    -Wno-missing-field-initializers)
-add_compile_options(-ffunction-sections -fdata-sections)
+add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-ffp-contract=off;-Wall;-Wextra;-Werror;-Wno-unused-parameter>")
+add_compile_options("$<$<COMPILE_LANGUAGE:C,CXX>:-Wno-missing-field-initializers;-ffunction-sections;-fdata-sections>")
 add_link_options(-Wl,--gc-sections)
 if(BALEEN_SANITIZE)
   add_compile_options(-fsanitize=${BALEEN_SANITIZE} -fno-omit-frame-pointer

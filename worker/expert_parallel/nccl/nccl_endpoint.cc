@@ -17,8 +17,10 @@ namespace {
 // The host endpoint's outputs say only that they are there.
 constexpr std::int32_t kNoticeBytes = 8;
 
-// While NCCL is waited for, the host endpoint is asked this often whether a peer has gone.
+// While NCCL is waited for, the host endpoint is asked this often whether a peer has gone. It needs
+// a moment to hear of it.
 constexpr absl::Duration kLookAroundEvery = absl::Milliseconds(10);
+constexpr absl::Duration kLookAround = absl::Milliseconds(1);
 
 constexpr std::size_t kAlignment = 256;
 constexpr std::size_t kPartnersNamedMax = 16;
@@ -342,11 +344,10 @@ absl::Status NcclEndpoint::AwaitDone(int number, ExchangePhase phase, SteadyTime
     const absl::StatusOr<bool> done =
         collectives_->Await(number, std::clamp(left, absl::ZeroDuration(), kLookAroundEvery));
     if (done.ok() && *done) return absl::OkStatus();
+    const auto peers = host_->AwaitPeers(kLookAround);
     if (absl::Status aborted = Aborted(); !aborted.ok()) return Break(std::move(aborted));
     // A peer that has gone explains an error of NCCL better than NCCL does.
-    if (const auto peers = host_->AwaitPeers(absl::ZeroDuration()); !peers.ok()) {
-      return Break(InPhase(peers.status(), phase));
-    }
+    if (!peers.ok()) return Break(InPhase(peers.status(), phase));
     if (!done.ok()) {
       return Break({done.status().code(),
                     fmt::format("{}, in the {} with {}", std::string(done.status().message()),

@@ -58,7 +58,7 @@ class NcclEndpoint final : public GroupEndpoint {
  public:
   struct Parts {
     std::int32_t rank = 0;
-    std::unique_ptr<GroupEndpoint> host;       // of HostShape, the same rank and epoch
+    std::shared_ptr<GroupEndpoint> host;       // of HostShape, the same rank and epoch
     std::unique_ptr<Collectives> collectives;  // the same rank and epoch
     // [NcclBufferBytes] of device memory, aligned to 256; lives as long as `collectives`.
     std::byte* buffers = nullptr;
@@ -124,7 +124,7 @@ class NcclEndpoint final : public GroupEndpoint {
   const AllToAllShape shape_;
   const std::int32_t rank_;
   // Destroyed in reverse: peers hear of our going when nothing of ours runs on the device.
-  const std::unique_ptr<GroupEndpoint> host_;
+  const std::shared_ptr<GroupEndpoint> host_;
   const std::unique_ptr<Collectives> collectives_;
   ExchangeMeter* const meter_;
   std::array<Lane, kLanes> lanes_;

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <random>
 #include <thread>
 
 #include "tests/worker/expert_parallel/all_to_all_conformance.h"
@@ -130,6 +131,29 @@ TEST(NcclEndpoint, BelievesNothingThatAPeerSaysBeforeItIsChecked) {
     EXPECT_THAT(status.ToString(), HasSubstr(c.says));
     EXPECT_EQ(ranks.endpoint->StartCombine(0), status) << "broken";
     EXPECT_THAT(ranks.group.network().AskedOf(0), ElementsAre()) << "nothing was received";
+  }
+}
+
+// Whatever a peer says, nothing is read or written beyond its place (ASan), and a call ends.
+TEST(NcclEndpoint, NonsenseOfAPeerEndsInAnError) {
+  AllToAllShape shape = kShape;
+  shape.wait_max = absl::Milliseconds(1);
+  std::mt19937 random(7);
+  for (int i = 0; i < 300; ++i) {
+    OneByHand ranks(shape);
+    std::vector<ControlRow> said(1 + random() % shape.rows_max);
+    std::vector<std::int32_t> slots;
+    for (ControlRow& row : said) {
+      const std::int32_t wild = static_cast<std::int32_t>(random());
+      row = {.epoch = random() % 4 == 0 ? random() : 0,
+             .dispatch = random() % 4 == 0 ? random() : 1,
+             .source = random() % 4 == 0 ? wild : 1,
+             .row = random() % 4 == 0 ? wild : static_cast<std::int32_t>(random() % 4)};
+      for (int slot = 0; slot < shape.slots_per_row; ++slot) slots.push_back(random() % 2);
+    }
+    // Rows that make sense are waited for.
+    const absl::Status status = ranks.Hear(said, slots);
+    EXPECT_TRUE(absl::IsFailedPrecondition(status) || absl::IsDeadlineExceeded(status)) << status;
   }
 }
 

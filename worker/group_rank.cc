@@ -5,12 +5,14 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "observability/base/clock.h"
 #include "observability/base/log.h"
 #include "observability/base/status_macros.h"
 #include "observability/process/signals.h"
 #include "worker/expert_parallel/ucx/ucx_endpoint.h"
+#include "worker/group/rules/placement_file.h"
 
 namespace baleen::worker {
 namespace {
@@ -54,6 +56,21 @@ PlacementShape ShapeOf(const WorkerOptions& options, const ModelDirectory& direc
                           static_cast<std::int32_t>(group.nodes));
 }
 
+// A placement to start with. INVALID_ARGUMENT: it is of another shape.
+absl::StatusOr<std::vector<LayerPlacement>> ReadPlacement(const std::string& path,
+                                                          const PlacementShape& shape) {
+  BALEEN_ASSIGN_OR_RETURN(GroupPlacement placement, ReadPlacementFile(path));
+  const PlacementShape& file = placement.shape;
+  if (file.experts != shape.experts || file.ranks != shape.ranks ||
+      file.redundant_experts != shape.redundant_experts) {
+    return absl::InvalidArgumentError(fmt::format(
+        "--placement {}: of {} experts, {} redundant, on {} ranks; this group has {}, {}, {}", path,
+        file.experts, file.redundant_experts, file.ranks, shape.experts, shape.redundant_experts,
+        shape.ranks));
+  }
+  return std::move(placement.layers);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GroupRank>> GroupRank::Join(const WorkerOptions& options,
@@ -89,6 +106,9 @@ absl::Status GroupRank::Listen(const ModelDirectory& directory, const GroupTerms
       .shape = placement_shape_,
       .layers = ContiguousModelPlacement(directory.config(), placement_shape_).layers};
   if (group.redundant_experts > 0) service.roster.rebalance_every = group.rebalance;
+  if (!group.placement_file.empty()) {
+    BALEEN_ASSIGN_OR_RETURN(service.layers, ReadPlacement(group.placement_file, placement_shape_));
+  }
   BALEEN_ASSIGN_OR_RETURN(service_, GroupService::Start(std::move(service)));
   log::Info("leading the group", {{"group", terms.group}, {"address", service_->address()}});
   return absl::OkStatus();

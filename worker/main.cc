@@ -26,6 +26,7 @@
 #include "worker/kv_budget.h"
 #include "worker/kv_transfer/ucx_kv_transfer.h"
 #include "worker/model/deepseek_model.h"
+#include "worker/model/loading/load_progress.h"
 #include "worker/options.h"
 
 namespace baleen::worker {
@@ -64,7 +65,8 @@ absl::Status LoadWeights(const WorkerOptions& options, Rank& rank) {
   ModelOptions model{
       .directory = options.model_directory,
       .limits = StepLimitsFor(SchedulerLimitsOf(options)),
-      .dispatch = options.parallel.fp8_dispatch ? DispatchFormat::kFp8 : DispatchFormat::kBf16};
+      .dispatch = options.parallel.fp8_dispatch ? DispatchFormat::kFp8 : DispatchFormat::kBf16,
+      .progress = ShowLoadProgress(SystemClock())};
   BALEEN_ASSIGN_OR_RETURN(std::unique_ptr<ModelDirectory> directory, ModelDirectory::Open(model));
   if (options.parallel.ranks > 1) {
     BALEEN_ASSIGN_OR_RETURN(rank.group, GroupRank::Join(options, *directory, model.limits,

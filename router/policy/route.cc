@@ -73,8 +73,8 @@ RouteRefusal Refuse(const RouteQuery& query, const Stage& stage, const Survivors
   }
   if (left.admitting == 0) {
     return {Reason::kNoWorker,
-            fmt::format("all {} {} workers of model '{}' are draining, wait for their group or have "
-                        "failed this request",
+            fmt::format("all {} {} workers of model '{}' are draining, wait for their group, or "
+                        "have failed this request",
                         left.capable, ToString(stage.role), query.model)};
   }
   if (left.kv_blocks_largest < stage.work.kv_blocks) {

@@ -133,7 +133,8 @@ TEST(Messages, HelloSaysEverything) {
 }
 
 TEST(Messages, AStepIsWrittenColumnByColumn) {
-  StepReport report{.step = 17, .load = {.sequences_running = 2, .draining = true, .forming = true}};
+  StepReport report{.step = 17,
+                    .load = {.sequences_running = 2, .draining = true, .forming = true}};
   report.tokens.push_back({.key = {{7, 1}, 1},
                            .sequence = 4,
                            .token = {.token = 9, .logprob = -0.5f, .top = {{9, -0.5f}, {3, -2.0f}}},

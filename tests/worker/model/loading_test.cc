@@ -1,6 +1,7 @@
 // Loading a share of a model: how much memory it takes, and what is seen of it.
 #include <gmock/gmock.h>
 #include <malloc.h>
+#include <pty.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -287,6 +288,27 @@ TEST(LoadProgress, TheBarIsRedrawnInPlaceAndEnded) {
             "GB/s, 1.0 s left");
   EXPECT_EQ(progress.Update(3'000'000'000, 3'000'000'000, At(1.01)),
             "\r\x1b[Kloading weights [##############################] 100 %  3.0 GB in 1.0 s\n");
+}
+
+TEST(LoadProgress, GoesToTheLogOrToTheTerminal) {
+  const ManualClock clock;
+  testing::internal::CaptureStderr();
+  ShowLoadProgress(clock)(7, 7);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              testing::AllOf(HasSubstr("loading weights"), HasSubstr("100 %, 7.0 B in 0.0 s\"\n"),
+                             testing::Not(HasSubstr("["))));
+
+  int terminal = -1;
+  int its_end = -1;
+  ASSERT_EQ(openpty(&terminal, &its_end, nullptr, nullptr, nullptr), 0);
+  const int standard_error = dup(STDERR_FILENO);
+  dup2(its_end, STDERR_FILENO);
+  ShowLoadProgress(clock)(7, 7);
+  dup2(standard_error, STDERR_FILENO);
+  std::array<char, 256> shown{};
+  EXPECT_GT(read(terminal, shown.data(), shown.size() - 1), 0);
+  EXPECT_THAT(shown.data(), HasSubstr("[##############################] 100 %"));
+  for (const int file : {terminal, its_end, standard_error}) close(file);
 }
 
 TEST(LoadProgress, AModelOfNothingIsDone) {

@@ -10,7 +10,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/worker/model/model_group.h"
+#include "tests/worker/model/group/model_group.h"
 
 namespace baleen::worker {
 namespace {
@@ -18,6 +18,7 @@ namespace {
 using testing::HasSubstr;
 
 constexpr char kNano[] = "models/nano";
+constexpr char kSmall[] = "tests/golden/v2_grouped_fp8_tied";  // 8 experts, 3 of a token
 constexpr StepLimits kLimits{.tokens_max = 128, .sequences_max = 8};
 
 std::vector<Sequence> SomeSequences(std::uint32_t vocabulary) {
@@ -69,6 +70,9 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST_P(EveryWidth, GivesTheBitsOfOneRank) {
   const Family& family = GetParam();
+#if defined(__SANITIZE_THREAD__)
+  if (family.directory == kNano) GTEST_SKIP() << "small models have the same threads, in less time";
+#endif
   const std::vector<Outcome> alone = Alone(family.directory, family.dispatch);
   const auto directory = ModelDirectory::Open({.directory = family.directory}).value();
   const std::vector<Sequence> sequences = SomeSequences(directory->info().vocabulary_size);
@@ -144,14 +148,14 @@ TEST(ModelGroup, APlacementThatChangesWhileItServesChangesNoBit) {
 
 // An expert is asked for by the whole group at once: more rows than one rank's scratch holds.
 TEST(ModelGroup, ExpertsTakeMoreRowsThanAStepHas) {
-  const auto directory = ModelDirectory::Open({.directory = kNano}).value();
+  const auto directory = ModelDirectory::Open({.directory = kSmall}).value();
   const std::vector<std::int32_t> prompt(4, 7);
   for (const DispatchFormat dispatch : {DispatchFormat::kBf16, DispatchFormat::kFp8}) {
     const StepLimits limits{.tokens_max = 4, .sequences_max = 1};
-    LoadedModel model(ModelOptions{.directory = kNano, .dispatch = dispatch});
+    LoadedModel model(ModelOptions{.directory = kSmall, .dispatch = dispatch});
     const Outcome expected = RunAlone(model, Sequence(prompt, Blocks(0, 1)), 4, 1);
     ModelGroup group(
-        {kNano, limits, dispatch},
+        {kSmall, limits, dispatch},
         ContiguousModelPlacement(directory->config(), PlacementShapeOf(directory->config(), 8)));
     const std::vector<Outcome> outcomes =
         group.Serve(std::vector<Sequence>(8, Sequence(prompt, Blocks(0, 1))),

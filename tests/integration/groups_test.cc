@@ -1,0 +1,153 @@
+// Groups of ranks as processes: any width gives the bits of one rank, under any placement, and a
+// group that loses a rank ends its requests and comes back.
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <future>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "tests/integration/program.h"
+#include "tests/integration/test_cluster.h"
+
+namespace baleen::integration {
+namespace {
+
+using nlohmann::json;
+using ::testing::HasSubstr;
+using Arguments = std::vector<std::string>;
+
+const absl::Duration kCallMax = absl::Seconds(60) * kSlowness;
+const absl::Duration kReturnMax = absl::Seconds(30) * kSlowness;
+// The promise, from a rank's return to the group's first answer.
+const absl::Duration kFormMax = absl::Seconds(5) * kSlowness;
+
+v1::GenerateRequest SampledRequest(std::uint64_t seed) {
+  v1::GenerateRequest request;
+  const int prompt_tokens = static_cast<int>(3 + seed * 29 % 170);
+  for (int i = 0; i < prompt_tokens; ++i) {
+    request.mutable_token_ids()->add_ids(static_cast<int>(3 + (i * 7 + seed) % 400));
+  }
+  request.mutable_sampling()->set_temperature(0.9f);
+  request.mutable_sampling()->set_seed(seed);
+  request.mutable_stop()->set_max_tokens(40);
+  request.mutable_stop()->set_ignore_eos(true);
+  request.set_logprobs(2);
+  return request;
+}
+
+// Everything that a reply says of its tokens.
+std::string TokensOf(const TestCluster& cluster, const v1::GenerateRequest& request) {
+  const cli::InferenceClient client(cluster.grpc());
+  cli::Cancellation never;
+  v1::GenerateChunk all;
+  const absl::Status status =
+      client.Generate(request, kCallMax, never, [&](const v1::GenerateChunk& chunk) {
+        all.mutable_token_ids()->MergeFrom(chunk.token_ids());
+        all.mutable_logprobs()->MergeFrom(chunk.logprobs());
+      });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(all.token_ids_size(), static_cast<int>(request.stop().max_tokens()));
+  return all.SerializeAsString();
+}
+
+std::vector<std::string> AllAtOnce(const TestCluster& cluster, std::uint64_t seeds) {
+  std::vector<std::future<std::string>> replies;
+  for (std::uint64_t seed = 1; seed <= seeds; ++seed) {
+    replies.push_back(std::async(
+        std::launch::async, [&cluster, seed] { return TokensOf(cluster, SampledRequest(seed)); }));
+  }
+  std::vector<std::string> tokens;
+  for (auto& reply : replies) tokens.push_back(reply.get());
+  return tokens;
+}
+
+// One prefill group of two ranks, one decode group of four, redundant experts in both.
+class Groups : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    cluster_ = TestCluster::Start({"--prefill", "1x2", "--decode", "1x4", "--redundant-experts",
+                                   "4", "--rebalance-seconds", "0"});
+  }
+  static void TearDownTestSuite() { cluster_.reset(); }
+  void SetUp() override { ASSERT_NE(cluster_, nullptr); }
+
+  static std::string LeaderOf(const std::string& group) {
+    const json line = json::parse(cluster_->line());
+    for (const auto& description : line["groups"]) {
+      if (description["name"] == group) return description["leader"];
+    }
+    return "";
+  }
+
+  static std::unique_ptr<TestCluster> cluster_;
+};
+
+std::unique_ptr<TestCluster> Groups::cluster_;
+
+TEST_F(Groups, AreNamedWithTheirLeaders) {
+  const json line = json::parse(cluster_->line());
+  EXPECT_EQ(line["workers"].size(), 6u);
+  ASSERT_EQ(line["groups"].size(), 2u);
+  EXPECT_EQ(line["groups"][0]["name"], "prefill-0");
+  EXPECT_EQ(line["groups"][0]["ranks"], 2);
+  EXPECT_EQ(line["groups"][1]["name"], "decode-0");
+  EXPECT_EQ(line["groups"][1]["ranks"], 4);
+  EXPECT_NE(LeaderOf("prefill-0"), LeaderOf("decode-0"));
+}
+
+TEST_F(Groups, AnswerArithmetic) {
+  const ProgramResult result = RunProgram(
+      "baleen", {"chat", "--router", cluster_->grpc(), "--once", "What is 347 + 589?", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const json reply = json::parse(result.out);
+  EXPECT_THAT(reply["content"].get<std::string>(), HasSubstr("936"));
+  EXPECT_THAT(reply["timing"]["prefill_worker"].get<std::string>(), HasSubstr("prefill-0."));
+  EXPECT_THAT(reply["timing"]["decode_worker"].get<std::string>(), HasSubstr("decode-0."));
+}
+
+// The contract: tokens and log-probabilities of a request are those of one rank, alone and among
+// others, on whichever ranks they are computed.
+TEST_F(Groups, GiveTheBitsOfOneRank) {
+  const std::vector<std::string> expected = AllAtOnce(MixedCluster(), 12);
+  EXPECT_EQ(AllAtOnce(*cluster_, 12), expected);
+  EXPECT_EQ(TokensOf(*cluster_, SampledRequest(1)), expected[0]);
+}
+
+// A placement is adopted between steps: requests that run meanwhile do not notice.
+TEST_F(Groups, ANewPlacementUnderLoadChangesNothing) {
+  const std::vector<std::string> expected = AllAtOnce(MixedCluster(), 8);
+  for (const char* group : {"prefill-0", "decode-0"}) {
+    const Arguments apply = {"placement", "--group-leader", LeaderOf(group), "--json"};
+    // Ranks report their counts every few seconds.
+    ASSERT_TRUE(Eventually(kReturnMax, [&] {
+      const ProgramResult result = RunProgram("baleen", apply);
+      return result.exit_code == 0 && json::parse(result.out)["tokens"] > 0;
+    })) << group;
+    std::atomic<bool> loaded = true;
+    std::future<void> load = std::async(std::launch::async, [&] {
+      while (loaded) EXPECT_EQ(AllAtOnce(*cluster_, 8), expected);
+    });
+    Arguments now = apply;
+    now.push_back("--apply");
+    // The second one waits until the first is adopted.
+    for (int time = 0; time < 2; ++time) {
+      EXPECT_TRUE(Eventually(kReturnMax, [&] { return RunProgram("baleen", now).exit_code == 0; }))
+          << group;
+    }
+    loaded = false;
+    load.get();
+    const ProgramResult result = RunProgram("baleen", apply);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    const json report = json::parse(result.out);
+    EXPECT_GE(report["before"], 1.0);
+    EXPECT_EQ(report["layers"].size(), 3u);
+  }
+  EXPECT_EQ(AllAtOnce(*cluster_, 8), expected);
+}
+
+}  // namespace
+}  // namespace baleen::integration

@@ -19,6 +19,7 @@
 #include "tests/worker/group/group_test_util.h"
 #include "worker/expert_parallel/loopback_all_to_all.h"
 #include "worker/group/group_service.h"
+#include "worker/group/runtime/group_reports.h"
 
 namespace baleen::worker {
 namespace {
@@ -265,6 +266,36 @@ TEST_F(GroupRuntimeTest, ARankOfAnotherModelIsRefusedWithTheReason) {
   TestRank rank(hub_, options);
   ASSERT_TRUE(rank.runtime.Join().ok());
   EXPECT_THAT(rank.runtime.AwaitJoined(kLimit).status().ToString(), HasSubstr("another"));
+}
+
+// A step names the peer that it waited for longest, and counts what was sent and waited, by peer.
+TEST(GroupReports, SayWhomAStepWaitedForLongest) {
+  metrics::Registry registry;
+  ExchangeMeter meter(3);
+  GroupReports reports(TermsOf(3), 0, 2, meter, registry);
+  meter.AddWait(ExchangePhase::kStepBarrier, 1, absl::Seconds(2));
+  meter.AddWait(ExchangePhase::kDispatch, 2, absl::Seconds(1));
+  meter.AddWait(ExchangePhase::kCombine, 2, absl::Seconds(1.5));
+  meter.AddWait(ExchangePhase::kCombine, 0, absl::Seconds(9));
+  meter.AddBytes(ExchangePhase::kDispatch, 1, 700);
+  reports.OnStep();
+  meter.AddWait(ExchangePhase::kDispatch, 1, absl::Seconds(1));
+  reports.OnStep();
+  reports.OnStep();  // without any wait
+  reports.OnFormed(77, 5);
+  reports.Show({.members = {{.present = true}, {}, {.present = true}}, .imbalance = {1.5, 1.25}});
+  const std::string page = registry.Text();
+  for (const char* line :
+       {"baleen_worker_steps_waited_longest_total{peer=\"prefill-0.0\"} 0",
+        "baleen_worker_steps_waited_longest_total{peer=\"prefill-0.1\"} 1",
+        "baleen_worker_steps_waited_longest_total{peer=\"prefill-0.2\"} 1",
+        "wait_seconds_total{peer=\"prefill-0.2\",phase=\"combine\"} 1.5",
+        "wait_seconds_total{peer=\"prefill-0.1\",phase=\"step_barrier\"} 2",
+        "bytes_total{peer=\"prefill-0.1\",phase=\"dispatch\"} 700", "group_epoch 77",
+        "group_epochs_total 1", "group_ranks 3", "group_ranks_present 2", "placement_version 5",
+        "expert_imbalance{layer=\"1\"} 1.25"}) {
+    EXPECT_THAT(page, HasSubstr(line));
+  }
 }
 
 }  // namespace

@@ -102,10 +102,10 @@ std::optional<ExchangeFrame> ReadFrame(std::span<const std::byte> header,
 }
 
 absl::Status BreaksTheRules(std::int32_t rank, ExchangePhase phase, std::string_view what,
-                            std::uint64_t value, std::uint64_t least, std::uint64_t most) {
+                            std::uint64_t value, Bounds bounds) {
   return absl::FailedPreconditionError(
       fmt::format("all-to-all: rank {} breaks the rules in the {}: {} {}, not {} to {}", rank,
-                  NameOf(phase), what, value, least, most));
+                  NameOf(phase), what, value, bounds.least, bounds.most));
 }
 
 std::int64_t EntriesMax(const AllToAllShape& shape) {
@@ -113,35 +113,36 @@ std::int64_t EntriesMax(const AllToAllShape& shape) {
 }
 
 absl::Status CheckDispatchCounts(const AllToAllShape& shape, std::int32_t source,
-                                 std::uint32_t rows, std::uint32_t entries) {
+                                 DispatchCounts counts) {
+  const auto [rows, entries] = counts;
   const auto rows_max = static_cast<std::uint32_t>(shape.rows_max);
   if (rows > rows_max) {
-    return BreaksTheRules(source, ExchangePhase::kDispatch, "rows", rows, 0, rows_max);
+    return BreaksTheRules(source, ExchangePhase::kDispatch, "rows", rows, {0, rows_max});
   }
   const std::uint64_t most =
       std::uint64_t{rows} * std::min(shape.slots_per_row, shape.slots_per_rank);
   if (entries < rows || entries > most) {
-    return BreaksTheRules(source, ExchangePhase::kDispatch, "entries", entries, rows, most);
+    return BreaksTheRules(source, ExchangePhase::kDispatch, "entries", entries, {rows, most});
   }
   return absl::OkStatus();
 }
 
-std::uint64_t DispatchBytes(const AllToAllShape& shape, std::uint32_t rows, std::uint32_t entries) {
-  return std::uint64_t{rows} * shape.row_bytes + std::uint64_t{entries} * sizeof(PlannedEntry);
+std::uint64_t DispatchBytes(const AllToAllShape& shape, DispatchCounts counts) {
+  return std::uint64_t{counts.rows} * shape.row_bytes +
+         std::uint64_t{counts.entries} * sizeof(PlannedEntry);
 }
 
 absl::Status TakeEntries(const AllToAllShape& shape, std::int32_t source, const std::byte* from,
-                         std::uint32_t count, std::uint32_t rows,
-                         std::vector<PlannedEntry>& entries) {
+                         DispatchCounts counts, std::vector<PlannedEntry>& entries) {
   const auto wrong = [&](const char* what, std::int32_t value, std::int64_t least,
                          std::int64_t most) {
     // Negative numbers are shown as what they are on the wire.
     return BreaksTheRules(source, ExchangePhase::kDispatch, what, static_cast<std::uint32_t>(value),
-                          least, most);
+                          {static_cast<std::uint64_t>(least), static_cast<std::uint64_t>(most)});
   };
   const std::size_t begin = entries.size();
-  entries.resize(begin + count);
-  std::memcpy(entries.data() + begin, from, count * sizeof(PlannedEntry));
+  entries.resize(begin + counts.entries);
+  std::memcpy(entries.data() + begin, from, counts.entries * sizeof(PlannedEntry));
   const std::int64_t outputs = std::int64_t{shape.rows_max} * shape.slots_per_row;
   std::int32_t row_before = 0;
   for (std::size_t i = begin; i < entries.size(); ++i) {
@@ -149,8 +150,8 @@ absl::Status TakeEntries(const AllToAllShape& shape, std::int32_t source, const 
     if (entry.slot < 0 || entry.slot >= shape.slots_per_rank) {
       return wrong("an expert slot", entry.slot, 0, shape.slots_per_rank - 1);
     }
-    if (entry.row < row_before || std::cmp_greater_equal(entry.row, rows)) {
-      return wrong("a row", entry.row, row_before, std::int64_t{rows} - 1);
+    if (entry.row < row_before || std::cmp_greater_equal(entry.row, counts.rows)) {
+      return wrong("a row", entry.row, row_before, std::int64_t{counts.rows} - 1);
     }
     row_before = entry.row;
     if (entry.output < 0 || entry.output >= outputs) {

@@ -79,23 +79,30 @@ std::optional<ExchangeFrame> ReadFrame(std::span<const std::byte> header,
                                        const EndpointIdentity& self);
 
 // FAILED_PRECONDITION: what `rank` said in `phase` is against the rules.
+struct Bounds {
+  std::uint64_t least = 0;
+  std::uint64_t most = 0;
+};
 absl::Status BreaksTheRules(std::int32_t rank, ExchangePhase phase, std::string_view what,
-                            std::uint64_t value, std::uint64_t least, std::uint64_t most);
+                            std::uint64_t value, Bounds bounds);
 
 // How many entries a rank can have for one other rank.
 std::int64_t EntriesMax(const AllToAllShape& shape);
 
+struct DispatchCounts {
+  std::uint32_t rows = 0;
+  std::uint32_t entries = 0;
+};
 absl::Status CheckDispatchCounts(const AllToAllShape& shape, std::int32_t source,
-                                 std::uint32_t rows, std::uint32_t entries);
+                                 DispatchCounts counts);
 
 // Of what is behind the header; CheckDispatchCounts.
-std::uint64_t DispatchBytes(const AllToAllShape& shape, std::uint32_t rows, std::uint32_t entries);
+std::uint64_t DispatchBytes(const AllToAllShape& shape, DispatchCounts counts);
 
-// Appends `count` entries of `source` for its `rows` rows to `entries`. They are copied first and
-// checked then: the source could go on writing. Precondition: CheckDispatchCounts.
+// Appends the entries of `source` to `entries`. They are copied first and checked then: the source
+// could go on writing. Precondition: CheckDispatchCounts.
 absl::Status TakeEntries(const AllToAllShape& shape, std::int32_t source, const std::byte* from,
-                         std::uint32_t count, std::uint32_t rows,
-                         std::vector<PlannedEntry>& entries);
+                         DispatchCounts counts, std::vector<PlannedEntry>& entries);
 
 // How one rank is reached and what it was started with: an endpoint's address.
 struct JoinCard {

@@ -33,8 +33,9 @@ struct Mailbox {
   struct alignas(64) Lane {
     std::atomic<std::uint64_t> dispatches = 0;
     std::atomic<std::int64_t> dispatched_ns = 0;  // by the machine's monotonic clock
-    std::uint32_t rows = 0;
-    std::uint32_t entries = 0;
+    // Read once each, so that what is checked is what is used.
+    std::atomic<std::uint32_t> rows = 0;
+    std::atomic<std::uint32_t> entries = 0;
   };
   struct alignas(64) Combines {
     std::atomic<std::uint64_t> count = 0;

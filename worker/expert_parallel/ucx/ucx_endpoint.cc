@@ -252,14 +252,13 @@ class Endpoint final : public UcxEndpoint {
   absl::Status TakeDispatch(int number, std::int32_t source) {
     Lane& lane = lanes_[number];
     const Mailbox::Lane& said = group_->InboxOf(source).lanes[number];
-    const std::uint32_t rows = said.rows;
-    const std::uint32_t count = said.entries;
-    absl::Status status = CheckDispatchCounts(shape_, source, rows, count);
+    const DispatchCounts counts{.rows = said.rows, .entries = said.entries};
+    absl::Status status = CheckDispatchCounts(shape_, source, counts);
     const std::size_t begin = lane.begin[source] = lane.planned.size();
     if (status.ok()) {
       const std::byte* from =
-          group_->InboxRows(source, number) + std::int64_t{rows} * shape_.row_bytes;
-      status = TakeEntries(shape_, source, from, count, rows, lane.planned);
+          group_->InboxRows(source, number) + std::int64_t{counts.rows} * shape_.row_bytes;
+      status = TakeEntries(shape_, source, from, counts, lane.planned);
     }
     if (!status.ok()) return group_->Break(status);
     const std::int32_t first_row = source * group_->layout().rows_per_source;

@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -169,11 +168,12 @@ absl::Status UcxFabric::Connect(std::int32_t rank, const std::string& address) {
     of.owner->MarkLost(of, status);
   };
   if (const auto status = ucp_ep_create(worker_, &params, &peer->endpoint); status != UCS_OK) {
-    const char* chosen = std::getenv("UCX_TLS");
-    return FromUcx(fmt::format("connecting to rank {} (UCX_TLS={}; it needs a transport that "
-                               "reports dead peers, as tcp does)",
-                               rank, chosen == nullptr ? "all" : chosen),
-                   status);
+    return FromUcx(
+        fmt::format(
+            "connecting to rank {} (UCX_TLS must allow a transport that reports dead peers, "
+            "as tcp does)",
+            rank),
+        status);
   }
   peers_[rank] = std::move(peer);
   return absl::OkStatus();

@@ -1,7 +1,6 @@
 #include "worker/expert_parallel/ucx/ucx_group.h"
 
 #include <fmt/format.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,7 +12,6 @@
 #include <fstream>
 #include <new>
 #include <random>
-#include <thread>
 #include <utility>
 
 #include "observability/base/check.h"
@@ -43,12 +41,6 @@ std::uint64_t MachineId() {
   std::uint64_t hash = 14695981039346656037u;  // FNV-1a
   for (const char c : boot) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
   return hash;
-}
-
-std::int32_t UsableCores() {
-  cpu_set_t cores;
-  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return CPU_COUNT(&cores);
-  return static_cast<std::int32_t>(std::thread::hardware_concurrency());
 }
 
 std::uint64_t RandomKey() {
@@ -153,15 +145,11 @@ absl::Status UcxGroup::Connect(std::uint64_t epoch, std::span<const std::string>
   log::Info("group connected", {{"rank", self_.rank},
                                 {"ranks", shape_.ranks},
                                 {"epoch", self_.epoch},
-                                {"mapped_peers", mapped_peers()},
-                                {"crowded", crowded_}});
+                                {"mapped_peers", mapped_peers()}});
   return absl::OkStatus();
 }
 
 absl::Status UcxGroup::AllocateMailboxes(const std::vector<JoinCard>& cards) {
-  const auto here =
-      std::ranges::count_if(cards, [&](const auto& card) { return card.machine == card_.machine; });
-  crowded_ = here > UsableCores();
   BALEEN_ASSIGN_OR_RETURN(AddressRange range, AddressRange::Reserve(layout_.stride * cards.size()));
   inboxes_ = range.at();
   for (const JoinCard& card : cards) {
@@ -319,7 +307,7 @@ absl::Status UcxGroup::CheckMessage(const ExchangeFrame& frame, std::size_t payl
   const auto check = [&](ExchangePhase phase, const char* what, std::uint64_t value,
                          std::uint64_t least, std::uint64_t most) {
     if (value >= least && value <= most) return absl::OkStatus();
-    return BreaksTheRules(frame.rank, phase, what, value, least, most);
+    return BreaksTheRules(frame.rank, phase, what, value, {least, most});
   };
   switch (frame.kind) {
     case FrameKind::kOpening: {
@@ -329,8 +317,8 @@ absl::Status UcxGroup::CheckMessage(const ExchangeFrame& frame, std::size_t payl
                    std::min(inbox.openings + 1, expected_.openings + 1));
     }
     case FrameKind::kDispatch: {
-      BALEEN_RETURN_IF_ERROR(CheckDispatchCounts(shape_, frame.rank, frame.rows, frame.entries));
-      const std::uint64_t bytes = DispatchBytes(shape_, frame.rows, frame.entries);
+      BALEEN_RETURN_IF_ERROR(CheckDispatchCounts(shape_, frame.rank, {frame.rows, frame.entries}));
+      const std::uint64_t bytes = DispatchBytes(shape_, {frame.rows, frame.entries});
       BALEEN_RETURN_IF_ERROR(check(ExchangePhase::kDispatch, "bytes", payload_bytes, bytes, bytes));
       const std::uint64_t next =
           inbox.lanes[frame.lane].dispatches + 1 + peer.dispatches_in[frame.lane].in_flight;

@@ -160,7 +160,6 @@ class UcxGroup final : private FabricSink {
   std::string address_;
   MailboxLayout layout_;
   std::vector<Peer> peers_;  // by rank
-  bool crowded_ = false;     // more ranks than cores on this machine
   bool all_mapped_ = false;
   std::byte* inboxes_ = nullptr;  // [ranks], layout_.stride apart
   std::optional<SharedMemory> outputs_memory_;

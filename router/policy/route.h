@@ -1,7 +1,7 @@
 // Which workers serve a request: filter, score, pick. Pure functions of a ClusterView.
 //
-// Filter: role, model, taking requests, not avoided, memory enough; then, for now: not suspect, a free
-// sequence, free KV blocks. Score, in [0, 1]: prefill ranks by prompt tokens that wait, decode
+// Filter: role, model, taking requests, not avoided, memory enough; then, for now: not suspect, a
+// free sequence, free KV blocks. Score, in [0, 1]: prefill ranks by prompt tokens that wait, decode
 // ranks by context tokens held and reserved. Pick: the best pair of prefill and decode rank, or the
 // best mixed rank, whichever scores higher. Ties: the pair before the mixed rank, then the lower
 // worker name.

@@ -289,9 +289,8 @@ bool Engine::Compute(const Plan& plan) {
 void Engine::RunStep() {
   sampled_.assign(rows_.size(), SampledToken{});
   const absl::Duration begun = clock_.Monotonic();
-  const absl::Status status =
-      model_.Step(batch_, {.base = pool_.base(), .blocks = pool_.total()}, lockstep_.group_step(),
-                  sampled_);
+  const absl::Status status = model_.Step(batch_, {.base = pool_.base(), .blocks = pool_.total()},
+                                          lockstep_.group_step(), sampled_);
   metrics_.step_seconds.Observe(absl::ToDoubleSeconds(clock_.Monotonic() - begun));
   metrics_.steps_total.Add();
   ++step_;
@@ -315,8 +314,7 @@ void Engine::RunStep() {
 void Engine::LoseGroup(const absl::Status& why) {
   lockstep_.Break(why);
   ForEach([&](Sequence& sequence) {
-    End(sequence, EndReason::kError,
-        MakeStatus(Reason::kWorkerLost, std::string(why.message())));
+    End(sequence, EndReason::kError, MakeStatus(Reason::kWorkerLost, std::string(why.message())));
   });
 }
 
@@ -412,9 +410,8 @@ void Engine::EndAll() {
 }
 
 LoadReport Engine::MeasureLoad() const {
-  LoadReport load{.kv_blocks_used = pool_.used(),
-                  .draining = draining_,
-                  .forming = !lockstep_.formed()};
+  LoadReport load{
+      .kv_blocks_used = pool_.used(), .draining = draining_, .forming = !lockstep_.formed()};
   ForEach([&](const Sequence& sequence) {
     const Phase phase = sequence.phase;
     const bool waits = phase == Phase::kWaiting || phase == Phase::kReceiving;

@@ -17,7 +17,8 @@ struct FormedGroup {
   std::shared_ptr<GroupEndpoint> endpoint;
 };
 
-// Called on the engine's thread. Real: GroupRuntime (worker/group/runtime). Twin: FakeGroup (tests/fakes).
+// Called on the engine's thread. Real: GroupRuntime (worker/group/runtime). Twin: FakeGroup
+// (tests/fakes).
 class Group {
  public:
   virtual ~Group() = default;

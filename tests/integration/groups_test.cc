@@ -3,8 +3,13 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
+#include <cstdint>
+#include <fstream>
 #include <future>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -39,13 +44,15 @@ v1::GenerateRequest SampledRequest(std::uint64_t seed) {
   return request;
 }
 
-// Everything that a reply says of its tokens.
-std::string TokensOf(const TestCluster& cluster, const v1::GenerateRequest& request) {
+// Everything that a reply says of its tokens; `chunks` counts the messages.
+std::string TokensOf(const TestCluster& cluster, const v1::GenerateRequest& request,
+                     std::atomic<int>* chunks = nullptr) {
   const cli::InferenceClient client(cluster.grpc());
   cli::Cancellation never;
   v1::GenerateChunk all;
   const absl::Status status =
       client.Generate(request, kCallMax, never, [&](const v1::GenerateChunk& chunk) {
+        if (chunks != nullptr) ++*chunks;
         all.mutable_token_ids()->MergeFrom(chunk.token_ids());
         all.mutable_logprobs()->MergeFrom(chunk.logprobs());
       });
@@ -147,6 +154,64 @@ TEST_F(Groups, ANewPlacementUnderLoadChangesNothing) {
     EXPECT_EQ(report["layers"].size(), 3u);
   }
   EXPECT_EQ(AllAtOnce(*cluster_, 8), expected);
+}
+
+// Memory of a process's own, in kB, from /proc/PID/status: weights, but neither files nor buffers
+// that ranks share.
+std::int64_t OwnMemoryKb(pid_t pid) {
+  std::ifstream status(fmt::format("/proc/{}/status", pid));
+  std::string word;
+  std::int64_t kb = -1;
+  while (status >> word) {
+    if (word == "RssAnon:") status >> kb;
+  }
+  return kb;
+}
+
+// A group that held every expert on every rank would pass all tests of its answers.
+TEST(GroupMemory, ARankHoldsOnlyItsShareOfTheExperts) {
+  if (kSlowness > 1) GTEST_SKIP() << "sanitizers keep memory of their own, many times the model's";
+  // 3 MoE layers of 16 experts of 3 matrices of 256 x 128, packed as bf16.
+  constexpr std::int64_t kExpertsKb = 3 * 16 * 3 * 256 * 128 * 2 / 1024;
+  std::vector<std::int64_t> largest;
+  for (const char* topology : {"1", "1x2", "1x4"}) {
+    const auto cluster = TestCluster::Start({"--mixed", topology, "--step-tokens-max", "16",
+                                             "--sequences-max", "2", "--kv-blocks", "64"});
+    ASSERT_NE(cluster, nullptr);
+    largest.push_back(0);
+    for (const auto& [name, pid] : cluster->pids()) {
+      if (name == "router") continue;
+      const std::int64_t kb = OwnMemoryKb(pid);
+      ASSERT_GT(kb, 0) << name;
+      largest.back() = std::max(largest.back(), kb);
+    }
+  }
+  // Expected: a half and three quarters of the experts, less what a rank of a group needs to talk.
+  EXPECT_LT(largest[1], largest[0] - kExpertsKb / 4) << "1 and 2 ranks";
+  EXPECT_LT(largest[2], largest[0] - kExpertsKb / 2) << "1 and 4 ranks";
+}
+
+// Ranks are told to stop at the same time, and none may leave the others in the middle of a step.
+TEST(GroupStop, RunningRequestsAreFinishedFirst) {
+  auto cluster =
+      TestCluster::Start({"--prefill", "1x2", "--decode", "1x2", "--drain-seconds", "100"});
+  ASSERT_NE(cluster, nullptr);
+  v1::GenerateRequest request = SampledRequest(3);
+  request.mutable_stop()->set_max_tokens(200);
+  const std::string expected = TokensOf(*cluster, request);
+  std::array<std::atomic<int>, 4> chunks{};
+  std::vector<std::future<std::string>> replies;
+  for (std::atomic<int>& counter : chunks) {
+    replies.push_back(std::async(std::launch::async, [&cluster, &request, &counter] {
+      return TokensOf(*cluster, request, &counter);
+    }));
+  }
+  ASSERT_TRUE(Eventually(kReturnMax, [&] {
+    return std::all_of(chunks.begin(), chunks.end(), [](const auto& n) { return n > 3; });
+  }));
+  ASSERT_EQ(::kill(cluster->pid(), SIGTERM), 0);
+  for (auto& reply : replies) EXPECT_EQ(reply.get(), expected);
+  EXPECT_EQ(cluster->Stop(SIGCONT), 0) << "its end; the signal has no effect";
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -29,10 +30,23 @@ constexpr int kStepsMin = 8;
 constexpr int kStepsMax = 60;
 constexpr double kSecondsOfCase = 1.5;
 
-enum class Transport { kNone, kLoopback, kUcx };
+// kDelayed: the loopback over a network that needs kDelay for each half of an exchange, and no
+// core.
+enum class Transport { kNone, kLoopback, kDelayed, kUcx };
+constexpr auto kDelay = std::chrono::milliseconds(1);
 
 const char* NameOf(Transport transport) {
-  return transport == Transport::kUcx ? "UCX" : transport == Transport::kNone ? "none" : "loopback";
+  switch (transport) {
+    case Transport::kNone:
+      return "none";
+    case Transport::kLoopback:
+      return "loopback";
+    case Transport::kDelayed:
+      return "1 ms away";
+    case Transport::kUcx:
+      return "UCX";
+  }
+  return "";
 }
 
 struct Case {
@@ -93,17 +107,44 @@ class Rank {
   std::vector<SequenceStep> steps_;
 };
 
+// What was sent is there kDelay later.
+class Delayed final : public AllToAll {
+ public:
+  explicit Delayed(AllToAll& base) : base_(base) {}
+
+  absl::Status StartDispatch(int lane, const DispatchRows& rows) override {
+    sent_[lane] = std::chrono::steady_clock::now();
+    return base_.StartDispatch(lane, rows);
+  }
+  absl::StatusOr<ArrivedRows> FinishDispatch(int lane) override {
+    std::this_thread::sleep_until(sent_[lane] + kDelay);
+    return base_.FinishDispatch(lane);
+  }
+  absl::Status StartCombine(int lane) override {
+    sent_[lane] = std::chrono::steady_clock::now();
+    return base_.StartCombine(lane);
+  }
+  absl::StatusOr<const std::byte*> FinishCombine(int lane) override {
+    std::this_thread::sleep_until(sent_[lane] + kDelay);
+    return base_.FinishCombine(lane);
+  }
+
+ private:
+  AllToAll& base_;
+  std::chrono::steady_clock::time_point sent_[kLanes];
+};
+
 // Each rank's endpoint, on its thread.
 class Meeting {
  public:
   Meeting(Transport transport, const AllToAllShape& shape)
       : transport_(transport), shape_(shape), addresses_(shape.ranks), all_(shape.ranks) {
-    if (transport == Transport::kLoopback) loopback_ = LoopbackGroup::Make(shape).value();
+    if (transport != Transport::kUcx) loopback_ = LoopbackGroup::Make(shape).value();
   }
 
   std::unique_ptr<GroupEndpoint> Join(std::int32_t rank, ExchangeMeter* meter) {
     if (transport_ == Transport::kNone) return nullptr;
-    if (transport_ == Transport::kLoopback) return loopback_->Join(rank, meter);
+    if (transport_ != Transport::kUcx) return loopback_->Join(rank, meter);
     auto pending =
         PendingUcxEndpoint::Create({.shape = shape_, .rank = rank, .meter = meter}).value();
     addresses_[rank] = pending->address();
@@ -147,13 +188,17 @@ Result Measure(const Case& c) {
     Rank mine(c, {rank, experts});
     ExchangeMeter meter(c.ranks);
     const auto endpoint = meeting.Join(rank, &meter);
+    std::optional<Delayed> delayed;
+    if (c.transport == Transport::kDelayed) delayed.emplace(*endpoint);
+    AllToAll* all_to_all = endpoint.get();
+    if (delayed.has_value()) all_to_all = &*delayed;
     // Kinds alternate, so that whatever else the machine does meets both.
     for (int step = -2;; ++step) {
       all.arrive_and_wait();
       if (step == steps) break;
       if (rank == 0) begin = std::chrono::steady_clock::now();
       all.arrive_and_wait();
-      mine.Step(endpoint.get(), 1 + (step & 1));
+      mine.Step(all_to_all, 1 + (step & 1));
       all.arrive_and_wait();
       if (rank != 0) continue;
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
@@ -198,7 +243,7 @@ void MicroBatches() {
   std::printf("\nTwo micro-batches against one:\n");
   std::printf("%-10s %6s %14s %10s %10s %8s\n", "exchange", "ranks", "rows of a rank", "one ms",
               "two ms", "two/one");
-  for (const Transport transport : {Transport::kLoopback, Transport::kUcx}) {
+  for (const Transport transport : {Transport::kLoopback, Transport::kUcx, Transport::kDelayed}) {
     for (const std::int32_t ranks : {2, 4}) {
       for (const auto& [sequences, tokens] :
            {std::pair(2u, 1u), {8u, 1u}, {32u, 1u}, {128u, 1u}, {1u, 512u}}) {

@@ -77,7 +77,8 @@ class GroupMember {
   // thread.
   void ReportCounts(const ExpertCounts& counts);
 
-  // Ends the stream: for the others this rank is gone. No events after it.
+  // Ends the stream: for the others this rank is gone. Events that are left may be taken
+  // after it; none come.
   void Stop();
 
  private:

@@ -34,7 +34,9 @@ grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
 }
 
-bool IsUnix(std::string_view address) { return address.starts_with("unix"); }
+bool IsUnix(std::string_view address) {
+  return address.starts_with("unix:") || address.starts_with("unix-abstract:");
+}
 
 void LimitServer(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(static_cast<int>(kMemberMessageBytesMax));

@@ -17,8 +17,9 @@ absl::Status CheckText(std::string_view what, std::string_view text, std::size_t
         fmt::format("{} has {} bytes, not 1 to {}", what, text.size(), bytes_max));
   }
   // It goes into messages and logs of others.
-  if (std::ranges::any_of(text, [](unsigned char c) { return c < 0x20 || c == 0x7f; })) {
-    return absl::InvalidArgumentError(fmt::format("{} has control characters", what));
+  if (std::ranges::any_of(text, [](unsigned char c) { return c < 0x20 || c >= 0x7f; })) {
+    return absl::InvalidArgumentError(
+        fmt::format("{} has bytes that are not printable ASCII", what));
   }
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "observability/base/status_macros.h"
@@ -15,6 +16,14 @@ namespace {
 constexpr std::uint32_t kHeartbeatMsMin = 10;
 constexpr std::uint32_t kHeartbeatMsMax = 10'000;
 constexpr std::uint32_t kSilenceMsMax = 60'000;
+
+// The wire takes UTF-8 only, and a cut may fall into a character.
+std::string Why(std::string_view text) {
+  std::string why(text.substr(0, kLostWhyBytesMax));
+  std::ranges::replace_if(
+      why, [](unsigned char c) { return c < 0x20 || c >= 0x7f; }, '?');
+  return why;
+}
 
 // To the wire -----------------------------------------------------------------------------------
 
@@ -54,7 +63,7 @@ struct MemberFiller {
   }
   void operator()(const BrokenMessage& broken) const {
     out.mutable_broken()->set_epoch(broken.epoch);
-    out.mutable_broken()->set_why(broken.why.substr(0, kLostWhyBytesMax));
+    out.mutable_broken()->set_why(Why(broken.why));
   }
   void operator()(const AdoptedMessage& adopted) const {
     out.mutable_adopted()->set_placement_version(adopted.placement_version);
@@ -88,7 +97,7 @@ struct LeaderFiller {
   void operator()(const LostMessage& lost) const {
     out.mutable_lost()->set_epoch(lost.epoch);
     out.mutable_lost()->set_rank(lost.rank);
-    out.mutable_lost()->set_why(lost.why);
+    out.mutable_lost()->set_why(Why(lost.why));
   }
   void operator()(const PlaceMessage& place) const {
     Fill(place.placement, out.mutable_place()->mutable_placement());

@@ -148,6 +148,35 @@ TEST_F(RosterTest, ABrokenEndpointEndsTheEpochForTheOneThatSaysSoToo) {
   EXPECT_EQ(roster_.epoch(), kFirst + 1);
 }
 
+// Two ranks that could not reach each other formed groups as fast as the leader could write.
+TEST_F(RosterTest, EndpointsThatBreakAgainAndAgainArePaced) {
+  FormAll();
+  const auto break_and_be_ready = [this] {
+    EXPECT_TRUE(Hear(2, BrokenMessage{roster_.epoch(), "no way to rank 3"}).ok());
+    for (std::uint64_t stream = 1; stream <= 4; ++stream) EXPECT_TRUE(Ready(stream).ok());
+  };
+  const auto pass = [this](absl::Duration time) {
+    for (std::uint64_t stream = 1; stream <= 4; ++stream) {
+      EXPECT_TRUE(Hear(stream, MemberHeartbeat{}).ok());
+    }
+    Pass(time);
+  };
+  break_and_be_ready();
+  EXPECT_EQ(roster_.epoch(), kFirst + 1);  // the first costs nothing
+  absl::Duration pause = absl::Milliseconds(100);
+  for (std::uint64_t epoch = kFirst + 2; epoch < kFirst + 12; ++epoch) {
+    break_and_be_ready();
+    pass(pause - absl::Milliseconds(1));
+    EXPECT_EQ(roster_.epoch(), 0u);
+    pass(absl::Milliseconds(1));
+    EXPECT_EQ(roster_.epoch(), epoch);
+    pause = std::min(2 * pause, absl::Seconds(2));
+  }
+  for (int second = 0; second < 10; ++second) pass(absl::Seconds(1));
+  break_and_be_ready();  // a steady time ends it
+  EXPECT_EQ(roster_.epoch(), kFirst + 12);
+}
+
 TEST_F(RosterTest, ANewEndpointInAnEpochIsItsEnd) {
   FormAll();
   EXPECT_TRUE(Ready(4).ok());
@@ -199,7 +228,7 @@ TEST_F(RosterTest, WhatIsOutOfRangeIsRefused) {
   EXPECT_EQ(Hear(1, hello).code(), absl::StatusCode::kInvalidArgument);
   hello = Hello(1);
   hello.terms.build = "a\nb";
-  EXPECT_THAT(std::string(Hear(1, hello).message()), HasSubstr("control characters"));
+  EXPECT_THAT(std::string(Hear(1, hello).message()), HasSubstr("not printable ASCII"));
   EXPECT_EQ(Ready(1).code(), absl::StatusCode::kFailedPrecondition);  // no Hello
 }
 

@@ -13,6 +13,12 @@
 namespace baleen::worker {
 namespace {
 
+// An epoch that lasts so long was no false start.
+constexpr absl::Duration kSteadyAfter = absl::Seconds(10);
+// Between false starts: grows twofold.
+constexpr absl::Duration kPauseFirst = absl::Milliseconds(100);
+constexpr absl::Duration kPauseMax = absl::Seconds(2);
+
 // "rank 2", "ranks 2, 3"
 std::string RankList(const std::vector<std::uint32_t>& ranks) {
   return fmt::format("{} {}", ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks, ", "));
@@ -49,7 +55,9 @@ absl::Status Roster::Hear(MemberStreamId stream, const MemberMessage& message, a
       return absl::FailedPreconditionError("the first message must be Hello");
     }
     const absl::Status joined = Join(stream, *hello, now);
-    if (!joined.ok()) {
+    // Who tries again and again is worth one line.
+    if (!joined.ok() && joined.message() != last_refusal_) {
+      last_refusal_ = std::string(joined.message());
       log::Warning("rank refused", {{"group", options_.terms.group},
                                     {"rank", hello->rank},
                                     {"why", std::string(joined.message())}});
@@ -119,6 +127,7 @@ absl::Status Roster::HearMember(std::uint32_t rank, const MemberMessage& message
     if (epoch_ != 0 && broken->epoch == epoch_) {
       EndEpoch(rank, fmt::format("has broken off: {}", broken->why.substr(0, kLostWhyBytesMax / 2)),
                now);
+      PauseAfterBreak(now);
     }
   } else if (const auto* adopted = std::get_if<AdoptedMessage>(&message)) {
     if (adopted->placement_version > placement_.version) {
@@ -142,10 +151,13 @@ absl::Status Roster::HearReady(std::uint32_t rank, const ReadyMessage& ready, ab
                                                   ready.placement_version, placement_.version));
   }
   // The others are connected to an endpoint that it does not have any more.
-  if (epoch_ != 0) EndEpoch(rank, "has a new endpoint", now);
+  if (epoch_ != 0) {
+    EndEpoch(rank, "has a new endpoint", now);
+    PauseAfterBreak(now);
+  }
   members_[rank]->placement_version = ready.placement_version;
   members_[rank]->endpoint_address = ready.endpoint_address;
-  FormIfReady();
+  FormIfReady(now);
   return absl::OkStatus();
 }
 
@@ -179,12 +191,13 @@ void Roster::Remove(std::uint32_t rank, const std::string& why, absl::Duration n
   if (epoch_ != 0) EndEpoch(rank, fmt::format("has gone ({})", why), now);
 }
 
-void Roster::FormIfReady() {
+void Roster::FormIfReady(absl::Duration now) {
   const auto ready = [this](const std::optional<Member>& member) {
     return member.has_value() && IsReady(*member);
   };
-  if (epoch_ != 0 || !std::ranges::all_of(members_, ready)) return;
+  if (epoch_ != 0 || now < form_not_before_ || !std::ranges::all_of(members_, ready)) return;
   epoch_ = next_epoch_++;
+  formed_at_ = now;
   FormedMessage formed{.epoch = epoch_, .placement_version = placement_.version};
   for (std::optional<Member>& member : members_) {
     formed.endpoint_addresses.push_back(*std::move(member->endpoint_address));
@@ -206,6 +219,14 @@ void Roster::EndEpoch(std::uint32_t rank, const std::string& why, absl::Duration
   TellAll(LostMessage{.epoch = ended, .rank = rank, .why = full});
 }
 
+// Endpoints that break again and again, because two ranks cannot reach each other, must not keep
+// everybody busy. The first break costs nothing.
+void Roster::PauseAfterBreak(absl::Duration now) {
+  breaks_ = now - formed_at_ < kSteadyAfter ? breaks_ + 1 : 1;
+  if (breaks_ == 1) return;
+  form_not_before_ = now + std::min(kPauseMax, kPauseFirst * (1 << std::min(breaks_ - 2, 10)));
+}
+
 // What time brings ------------------------------------------------------------------------------
 
 void Roster::Tick(absl::Duration now) {
@@ -217,6 +238,7 @@ void Roster::Tick(absl::Duration now) {
     outputs_.push_back({member->stream, absl::UnavailableError(why)});
     Remove(rank, why, now);
   }
+  FormIfReady(now);
   if (epoch_ == 0) {
     if (now - waiting_since_ >= options_.join_max) GiveUpWaiting(now);
     if (now - missing_logged_at_ >= options_.missing_log_every) {

@@ -96,8 +96,9 @@ class Roster {
   std::optional<std::uint32_t> RankOf(MemberStreamId stream) const;
   bool IsReady(const Member& member) const;
   bool AllAdopted() const;
-  void FormIfReady();
+  void FormIfReady(absl::Duration now);
   void EndEpoch(std::uint32_t rank, const std::string& why, absl::Duration now);
+  void PauseAfterBreak(absl::Duration now);
   void Remove(std::uint32_t rank, const std::string& why, absl::Duration now);
   void GiveUpWaiting(absl::Duration now);
   void Rebalance(absl::Duration now);
@@ -111,6 +112,10 @@ class Roster {
   std::vector<std::optional<Member>> members_;  // by rank
   std::uint64_t epoch_ = 0;
   std::uint64_t next_epoch_;
+  absl::Duration formed_at_;  // the current or last epoch
+  absl::Duration form_not_before_;
+  int breaks_ = 0;                // in a row, soon after the group had formed
+  std::string last_refusal_;      // as logged
   absl::Duration waiting_since_;  // for the group to form
   absl::Duration missing_logged_at_;
   absl::Duration heartbeat_at_;

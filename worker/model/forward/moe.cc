@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "fmt/format.h"
 #include "observability/base/check.h"
 #include "observability/base/status_macros.h"
 
@@ -79,13 +80,13 @@ absl::Status Moe::Start(const Layer& layer, const Lane& lane, ExpertLoad& load) 
 
 absl::Status Moe::Compute(const Layer& layer, const Lane& lane) {
   if (lane.all_to_all == nullptr) {
-    Run(layer, LocalWork(lane));
-    return absl::OkStatus();
+    return Run(layer, LocalWork(lane));
   }
   BALEEN_ASSIGN_OR_RETURN(const ArrivedRows arrived, lane.all_to_all->FinishDispatch(lane.number));
-  Run(layer, {.x = arrived.x,
-              .entries = arrived.entries,
-              .outputs = reinterpret_cast<std::uint16_t*>(arrived.outputs)});
+  BALEEN_RETURN_IF_ERROR(
+      Run(layer, {.x = arrived.x,
+                  .entries = arrived.entries,
+                  .outputs = reinterpret_cast<std::uint16_t*>(arrived.outputs)}));
   return lane.all_to_all->StartCombine(lane.number);
 }
 
@@ -177,8 +178,13 @@ Moe::Work Moe::LocalWork(const Lane& lane) {
 }
 
 // Groups the entries by slot with a counting sort: those of a slot stay in their order.
-void Moe::Run(const Layer& layer, const Work& work) {
-  BALEEN_CHECK(work.entries.size() <= entry_rows_.size(), "no more rows than the ranks may send");
+absl::Status Moe::Run(const Layer& layer, const Work& work) {
+  // A peer that asks twice for one expert and row can do that.
+  if (work.entries.size() > entry_rows_.size()) {
+    return absl::FailedPreconditionError(
+        fmt::format("experts: {} rows have come for the slots of this rank; the ranks may send {}",
+                    work.entries.size(), entry_rows_.size()));
+  }
   std::ranges::fill(slot_begin_, 0);
   for (const ArrivedEntry& entry : work.entries) {
     BALEEN_CHECK(entry.slot >= 0 && entry.slot < limits_.slots_per_rank, "a slot of this rank");
@@ -198,6 +204,7 @@ void Moe::Run(const Layer& layer, const Work& work) {
   for (std::int32_t slot = 0; slot < limits_.slots_per_rank; ++slot) {
     RunExpert(layer, work, slot);
   }
+  return absl::OkStatus();
 }
 
 // In pieces, where the whole group sends more rows than the scratch holds: rows are independent.

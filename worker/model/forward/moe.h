@@ -21,7 +21,8 @@ namespace baleen::worker {
 
 // One call for each of the three parts of a layer, in their order; those of two lanes may be
 // interleaved, so that one lane's rows travel while the other's are computed. Errors are those of
-// the all-to-all; after one, nothing of the step may be used.
+// the all-to-all, and FAILED_PRECONDITION where it brings more than the ranks may send; after one,
+// nothing of the step may be used.
 class Moe {
  public:
   struct Limits {
@@ -77,7 +78,7 @@ class Moe {
   void ChooseSlots(const LayerPlacement& placement, const Lane& lane);
   void Quantize(const Lane& lane);
   Work LocalWork(const Lane& lane);
-  void Run(const Layer& layer, const Work& work);
+  absl::Status Run(const Layer& layer, const Work& work);
   void RunExpert(const Layer& layer, const Work& work, std::int32_t slot);
 
   const kernels::OpTable* ops_ = nullptr;

@@ -120,7 +120,7 @@ TEST(ModelGroup, APlacementThatChangesWhileItServesChangesNoBit) {
   for (std::int32_t expert = 0; expert < shape.experts; ++expert) {
     replicas[(expert * 7) % shape.slots()] = expert;
   }
-  placements[3].layers[1] = LayerPlacement::Make(shape, replicas).value();
+  placements[3].layers[0] = LayerPlacement::Make(shape, replicas).value();
 
   ModelGroup group({kNano, kLimits}, placements[0]);
   std::vector<std::jthread> preparing(4);
@@ -264,6 +264,30 @@ TEST_F(TwoRanks, APeerThatGoesEndsTheStepWithTheExchangesError) {
     const auto endpoint = group->Join(rank);
     EXPECT_TRUE(Step(rank, endpoint.get()).ok());
   });
+}
+
+// A peer that asks for the same expert again and again.
+class Repeater final : public AllToAll {
+ public:
+  absl::Status StartDispatch(int, const DispatchRows&) override { return absl::OkStatus(); }
+  absl::StatusOr<ArrivedRows> FinishDispatch(int) override {
+    return ArrivedRows{.x = x_.data(), .entries = entries_, .outputs = outputs_.data()};
+  }
+  absl::Status StartCombine(int) override { return absl::OkStatus(); }
+  absl::StatusOr<const std::byte*> FinishCombine(int) override { return outputs_.data(); }
+
+ private:
+  std::vector<std::byte> x_ = std::vector<std::byte>(512);
+  std::vector<ArrivedEntry> entries_ = std::vector<ArrivedEntry>(2 * 128 * 4 + 1);
+  std::vector<std::byte> outputs_ = std::vector<std::byte>(entries_.size() * 512);
+};
+
+// Nothing else bounds what one peer can ask of another: its lists are as long as honest ranks need.
+TEST_F(TwoRanks, MoreRowsThanTheRanksMaySendAreRefused) {
+  Repeater repeater;
+  const absl::Status status = Step(1, &repeater);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.ToString(), HasSubstr("1025 rows have come"));
 }
 
 TEST_F(TwoRanks, AStepThatCannotBeIsRefusedBeforeTheExchange) {

@@ -10,6 +10,7 @@
 #include "observability/base/check.h"
 #include "observability/base/status_macros.h"
 #include "worker/expert_parallel/dispatch_plan.h"
+#include "worker/expert_parallel/ucx/row_copy.h"
 #include "worker/expert_parallel/ucx/ucx_group.h"
 
 namespace baleen::worker {
@@ -214,10 +215,12 @@ class Endpoint final : public UcxEndpoint {
   // Copies the rows for `peer` and then their entries; where they end.
   std::byte* CopyRows(const Lane& lane, std::int32_t peer, const DispatchRows& rows,
                       std::byte* to) const {
+    const RowCopier copier(lane.plan.rows().size() * shape_.row_bytes);
     for (const std::int32_t row : lane.plan.RowsTo(peer)) {
-      std::memcpy(to, rows.x + std::int64_t{row} * shape_.row_bytes, shape_.row_bytes);
+      copier.Copy(to, rows.x + std::int64_t{row} * shape_.row_bytes, shape_.row_bytes);
       to += shape_.row_bytes;
     }
+    copier.Finish();
     const auto entries = lane.plan.EntriesTo(peer);
     if (!entries.empty()) std::memcpy(to, entries.data(), entries.size_bytes());
     return to + entries.size_bytes();
@@ -277,10 +280,12 @@ class Endpoint final : public UcxEndpoint {
   absl::Status WriteOutputs(int number, std::int32_t home) {
     const Lane& lane = lanes_[number];
     std::byte* const to = group_->OutputsOf(home, number);
+    const RowCopier copier(lane.planned.size() * shape_.output_bytes);
     for (std::size_t i = lane.begin[home]; i < lane.begin[home + 1]; ++i) {
-      std::memcpy(to + std::int64_t{lane.planned[i].output} * shape_.output_bytes,
+      copier.Copy(to + std::int64_t{lane.planned[i].output} * shape_.output_bytes,
                   lane.outputs + i * shape_.output_bytes, shape_.output_bytes);
     }
+    copier.Finish();
     Mailbox::Combines& combines = group_->OutboxTo(home).combines[number];
     combines.combined_ns.store(NowNs(), std::memory_order_relaxed);
     combines.count.store(group_->expected().combines[number], std::memory_order_release);

@@ -176,7 +176,7 @@ void Drain(const WorkerOptions& options, Rank& rank) {
   }
 }
 
-absl::Status Serve(const WorkerOptions& options) {
+absl::Status ServeUntilStopped(const WorkerOptions& options) {
   Rank rank;
   BALEEN_RETURN_IF_ERROR(Build(options, rank));
   std::jthread engine([&rank](std::stop_token stop) { rank.engine->Run(stop); });
@@ -189,6 +189,12 @@ absl::Status Serve(const WorkerOptions& options) {
   engine.join();
   rank.attach->Stop();  // after the engine: its last words are on their way
   return rank.group ? rank.group->failure() : absl::OkStatus();
+}
+
+// CANCELLED: told to stop before it was ready, which is an end in order.
+absl::Status Serve(const WorkerOptions& options) {
+  absl::Status status = ServeUntilStopped(options);
+  return absl::IsCancelled(status) ? absl::OkStatus() : status;
 }
 
 }  // namespace

@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "observability/base/clock.h"
 #include "tests/integration/program.h"
@@ -104,6 +107,47 @@ TEST_F(GroupFailures, ARankThatStandsStillIsNamedWithThePhase) {
               AnyOf(HasSubstr("step"), HasSubstr("dispatch"), HasSubstr("combine")));
   EXPECT_LT(took, absl::Milliseconds(2 * kStepWaitMs) + absl::Seconds(1));
   EXPECT_TRUE(Eventually(kFormMax, [] { return Answers(); })) << cluster_->Log();
+}
+
+// Rank 0 of a group whose other rank does not come.
+std::vector<std::string> LonelyRank(const std::string& address, const char* join_seconds) {
+  return {"--model",          kModel,
+          "--role",           "mixed",
+          "--ranks",          "2",
+          "--rank",           "0",
+          "--group-leader",   fmt::format("unix-abstract:baleen-test-{}-{}", ::getpid(), address),
+          "--join-seconds",   join_seconds,
+          "--router",         "127.0.0.1:1",
+          "--die-with-parent"};
+}
+
+// A rank whose group did not form said "asked to stop before the group had formed": the group that
+// gave up had asked for the stop itself.
+TEST(LonelyRank, SaysWhichRankIsMissing) {
+  const ProgramResult result = RunProgram("baleen-worker", LonelyRank("missing", "1"));
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.err, HasSubstr("error: group mixed-0: waited 1s for rank 1 of 2\n"));
+}
+
+// A rank that was told to stop while it waited for its group ended with an error, and with it
+// `baleen up` that was interrupted while it started.
+TEST(LonelyRank, StopsInOrderWhileItWaits) {
+  auto worker = cli::ChildProcess::Launch(
+      {.executable = BinaryPath("baleen-worker"), .arguments = LonelyRank("stop", "600")});
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  std::string log;
+  ASSERT_TRUE(Eventually(kReturnMax, [&] {
+    ReadAvailable(worker->stderr_number(), log);
+    return log.find("model loaded") != std::string::npos;
+  })) << log;
+  worker->Signal(SIGTERM);
+  std::optional<int> wait_status;
+  ASSERT_TRUE(Eventually(kReturnMax, [&] {
+    ReadAvailable(worker->stderr_number(), log);
+    wait_status = worker->Reap();
+    return wait_status.has_value();
+  })) << log;
+  EXPECT_EQ(*wait_status, 0) << log;
 }
 
 }  // namespace

@@ -20,7 +20,9 @@ absl::StatusOr<SupervisorOptions> MakeSupervisorOptions(const ClusterOptions& op
   ClusterSpec spec = options.spec;
   // Random, and the same over the lives of a child: ranks find their leader again.
   spec.group.meeting_point = fmt::format("unix-abstract:baleen-{:x}", contract::RandomNonZero());
-  spec.group.join_seconds = static_cast<std::uint32_t>(absl::ToInt64Seconds(ready_within));
+  // Less than the cluster's own limit: the leader's error says which rank is missing.
+  const absl::Duration join_within = std::max(ready_within * 0.9, absl::Seconds(1));
+  spec.group.join_seconds = static_cast<std::uint32_t>(absl::ToInt64Seconds(join_within));
   std::size_t width = 0;
   for (const ChildSpec& child : ChildrenOf(spec)) {
     width = std::max(width, child.name.size());

@@ -48,6 +48,22 @@ TEST(Weights, AMissingTensorIsNamed) {
   }
 }
 
+// Whichever rank would have read it: else a group would start and fail when experts move.
+TEST(Weights, EveryRankChecksTheExpertsOfAll) {
+  CheckpointCopy copy(kFp8);
+  copy.ReplaceInHeader("model.layers.1.mlp.experts.3.down_proj.weight\"",
+                       "model.layers.1.mlp.experts.3.down_proj.weighX\"");
+  const auto directory = ModelDirectory::Open({.directory = copy.path()}).value();
+  const ModelPlacement placement =
+      ContiguousModelPlacement(directory->config(), PlacementShapeOf(directory->config(), 2));
+  const std::unique_ptr<Device> device = MakeReferenceDevice();
+  for (const std::int32_t rank : {0, 1}) {
+    const auto model = DeepSeekModel::Load(
+        {.directory = copy.path(), .shard = ExpertShard{rank, placement}}, *device);
+    EXPECT_THAT(model.status().ToString(), HasSubstr("experts.3.down_proj.weight")) << rank;
+  }
+}
+
 TEST(Weights, TensorsOfAnAnnouncedPredictionLayerAreChecked) {
   for (const std::string name :
        {"model.layers.2.enorm.weight", "model.layers.2.hnorm.weight",

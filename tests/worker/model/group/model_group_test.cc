@@ -55,6 +55,10 @@ struct Family {
   DispatchFormat dispatch = DispatchFormat::kBf16;
 };
 
+std::ostream& operator<<(std::ostream& out, const Family& family) {
+  return out << family.directory << ' ' << NameOf(family.dispatch);
+}
+
 class EveryWidth : public testing::TestWithParam<Family> {};
 
 INSTANTIATE_TEST_SUITE_P(

@@ -10,7 +10,7 @@
 
 #include "observability/base/check.h"
 #include "tests/fuzz/fuzz_target.h"
-#include "worker/expert_parallel/ucx/exchange_frames.h"
+#include "worker/expert_parallel/ucx/wire/exchange_frames.h"
 
 namespace baleen::worker {
 namespace {

@@ -36,6 +36,7 @@ MAY_INCLUDE = {
     "worker/kv_transfer/bench": ["worker/kv_transfer", "proto/contract", "observability/base"],
     "worker/expert_parallel": ["proto/contract", "observability/base"],
     "worker/expert_parallel/ucx": ["worker/expert_parallel", "worker/ucx", "observability/base"],
+    "worker/expert_parallel/ucx/wire": ["worker/expert_parallel", "observability/base"],
     "worker/expert_parallel/bench": ["worker/expert_parallel", "observability/base"],
     "worker/expert_parallel/nccl": ["worker/expert_parallel", "kernels/cuda", "observability/base"],
     "worker/engine": L0 + ["worker/cache", "worker/scheduler", "worker/model", "worker/kv_transfer",

@@ -14,7 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "worker/expert_parallel/ucx/exchange_frames.h"
+#include "worker/expert_parallel/ucx/wire/exchange_frames.h"
 
 namespace baleen::worker {
 

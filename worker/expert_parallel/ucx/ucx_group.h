@@ -15,11 +15,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "worker/expert_parallel/ucx/exchange_frames.h"
-#include "worker/expert_parallel/ucx/mailbox.h"
 #include "worker/expert_parallel/ucx/shared_memory.h"
 #include "worker/expert_parallel/ucx/ucx_endpoint.h"
 #include "worker/expert_parallel/ucx/ucx_fabric.h"
+#include "worker/expert_parallel/ucx/wire/exchange_frames.h"
+#include "worker/expert_parallel/ucx/wire/mailbox.h"
 
 namespace baleen::worker {
 

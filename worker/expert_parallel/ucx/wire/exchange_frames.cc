@@ -1,4 +1,4 @@
-#include "worker/expert_parallel/ucx/exchange_frames.h"
+#include "worker/expert_parallel/ucx/wire/exchange_frames.h"
 
 #include <fmt/format.h>
 

@@ -1,11 +1,11 @@
-#include "worker/expert_parallel/ucx/mailbox.h"
+#include "worker/expert_parallel/ucx/wire/mailbox.h"
 
 #include <fmt/format.h>
 
 #include <limits>
 #include <numeric>
 
-#include "worker/expert_parallel/ucx/exchange_frames.h"
+#include "worker/expert_parallel/ucx/wire/exchange_frames.h"
 
 namespace baleen::worker {
 namespace {

@@ -4,14 +4,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <cstdio>
 #include <fstream>
 #include <future>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -155,6 +158,55 @@ TEST_F(Groups, ANewPlacementUnderLoadChangesNothing) {
   }
   EXPECT_EQ(AllAtOnce(*cluster_, 8), expected);
 }
+
+// A placement of the model's 3 MoE layers of 16 experts, each expert somewhere, at random.
+std::string RandomPlacement(int ranks, int redundant_experts, unsigned seed) {
+  std::mt19937 random(seed);
+  json layers = json::array();
+  for (int layer = 0; layer < 3; ++layer) {
+    std::vector<int> slots(16 + redundant_experts);
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      slots[i] = static_cast<int>(i < 16 ? i : random() % 16);
+    }
+    std::shuffle(slots.begin(), slots.end(), random);
+    layers.push_back(slots);
+  }
+  return json{{"version", 1},
+              {"experts", 16},
+              {"ranks", ranks},
+              {"redundant_experts", redundant_experts},
+              {"layers", layers}}
+      .dump();
+}
+
+struct Placed {
+  int ranks;
+  int redundant_experts;
+};
+
+class PlacedGroup : public ::testing::TestWithParam<Placed> {};
+
+TEST_P(PlacedGroup, GivesTheBitsOfOneRank) {
+  const auto [ranks, redundant_experts] = GetParam();
+  const unsigned seed = 100u * ranks + redundant_experts;
+  const std::string file =
+      fmt::format("{}placement-{}-{}.json", ::testing::TempDir(), ::getpid(), seed);
+  std::ofstream(file) << RandomPlacement(ranks, redundant_experts, seed);
+  const auto cluster = TestCluster::Start({"--mixed", fmt::format("1x{}", ranks),
+                                           "--redundant-experts", std::to_string(redundant_experts),
+                                           "--placement", file, "--rebalance-seconds", "0"});
+  ASSERT_NE(cluster, nullptr);
+  EXPECT_EQ(AllAtOnce(*cluster, 6), AllAtOnce(MixedCluster(), 6)) << "seed " << seed;
+  std::remove(file.c_str());
+}
+
+INSTANTIATE_TEST_SUITE_P(WidthsAndPlacements, PlacedGroup,
+                         ::testing::Values(Placed{2, 0}, Placed{2, 6}, Placed{4, 0}, Placed{4, 4},
+                                           Placed{8, 8}),
+                         [](const auto& info) {
+                           return fmt::format("{}Ranks{}Redundant", info.param.ranks,
+                                              info.param.redundant_experts);
+                         });
 
 // Memory of a process's own, in kB, from /proc/PID/status: weights, but neither files nor buffers
 // that ranks share.

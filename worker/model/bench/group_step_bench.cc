@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -163,6 +164,7 @@ class Meeting {
 struct Result {
   double one_ms = 0;   // median of a step, until the last rank has ended it, with one micro-batch
   double two_ms = 0;   // with two
+  double cpu_ms = 0;   // of all ranks together, median of a step with one micro-batch
   double wait_ms = 0;  // of a step and rank, in the exchange; over both kinds of steps
 };
 
@@ -182,7 +184,9 @@ Result Measure(const Case& c) {
   std::barrier<> all(c.ranks);
   std::vector<double> milliseconds[2];
   double wait_seconds = 0;
+  std::vector<double> cpu_milliseconds;
   std::chrono::steady_clock::time_point begin;
+  std::clock_t cpu_begin = 0;
   int steps = kStepsMax;
   const auto run = [&](std::int32_t rank) {
     Rank mine(c, {rank, experts});
@@ -196,13 +200,18 @@ Result Measure(const Case& c) {
     for (int step = -2;; ++step) {
       all.arrive_and_wait();
       if (step == steps) break;
-      if (rank == 0) begin = std::chrono::steady_clock::now();
+      if (rank == 0) {
+        begin = std::chrono::steady_clock::now();
+        cpu_begin = std::clock();
+      }
       all.arrive_and_wait();
       mine.Step(all_to_all, 1 + (step & 1));
       all.arrive_and_wait();
       if (rank != 0) continue;
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+      const double cpu = static_cast<double>(std::clock() - cpu_begin) / CLOCKS_PER_SEC;
       if (step >= 0) milliseconds[step & 1].push_back(took.count() * 1e3);
+      if (step >= 0 && (step & 1) == 0) cpu_milliseconds.push_back(cpu * 1e3);
       // The others read it after the next barrier.
       if (step == -1) {
         steps = std::clamp(2 * static_cast<int>(kSecondsOfCase / 2 / took.count()), kStepsMin,
@@ -220,21 +229,25 @@ Result Measure(const Case& c) {
   threads.clear();
   return {.one_ms = Median(milliseconds[0]),
           .two_ms = Median(milliseconds[1]),
+          .cpu_ms = Median(cpu_milliseconds),
           .wait_ms = wait_seconds / (steps + 2) * 1e3};
 }
 
 void Efficiency() {
   std::printf("Decode steps of 32 sequences, %u cores:\n", std::thread::hardware_concurrency());
-  std::printf("%-10s %6s %10s %8s %12s\n", "exchange", "ranks", "step ms", "of one", "waiting ms");
-  const double alone = Measure({.sequences = 32}).one_ms;
-  std::printf("%-10s %6d %10.1f %8.2f %12s\n", "none", 1, alone, 1.0, "-");
+  std::printf("%-10s %6s %10s %8s %10s %8s %12s\n", "exchange", "ranks", "step ms", "of one",
+              "core ms", "of one", "waiting ms");
+  const Result alone = Measure({.sequences = 32});
+  std::printf("%-10s %6d %10.1f %8.2f %10.1f %8.2f %12s\n", "none", 1, alone.one_ms, 1.0,
+              alone.cpu_ms, 1.0, "-");
   for (const Transport transport : {Transport::kLoopback, Transport::kUcx}) {
     for (const std::int32_t ranks : {1, 2, 4}) {
       const Result result = Measure({.transport = transport,
                                      .ranks = ranks,
                                      .sequences = 32u / static_cast<unsigned>(ranks)});
-      std::printf("%-10s %6d %10.1f %8.2f %12.1f\n", NameOf(transport), ranks, result.one_ms,
-                  result.one_ms / alone, result.wait_ms);
+      std::printf("%-10s %6d %10.1f %8.2f %10.1f %8.2f %12.1f\n", NameOf(transport), ranks,
+                  result.one_ms, result.one_ms / alone.one_ms, result.cpu_ms,
+                  result.cpu_ms / alone.cpu_ms, result.wait_ms);
     }
   }
 }

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <utility>
@@ -16,6 +18,11 @@ namespace {
 
 std::vector<double> LoadOf(const std::vector<std::uint64_t>& tokens) {
   return {tokens.begin(), tokens.end()};
+}
+
+// Absurd counts stay absurd instead of beginning again at 0.
+std::uint64_t SaturatingSum(std::uint64_t a, std::uint64_t b) {
+  return a + std::min(b, std::numeric_limits<std::uint64_t>::max() - a);
 }
 
 // Four digits tell imbalances apart that matter; more would be noise of the counts.
@@ -50,6 +57,7 @@ BalanceReport CompareBalance(const worker::ExpertCounts& counts,
   BALEEN_CHECK(counts.size() == before.layers.size() && counts.size() == after.layers.size(),
                "the placements are of the counted layers");
   BalanceReport report{.shape = after.shape};
+  double tokens = 0;
   double weighted_before = 0;
   double weighted_after = 0;
   for (std::size_t i = 0; i < counts.size(); ++i) {
@@ -58,14 +66,16 @@ BalanceReport CompareBalance(const worker::ExpertCounts& counts,
         .tokens = std::accumulate(counts[i].begin(), counts[i].end(), std::uint64_t{0}),
         .before = worker::Imbalance(before.shape, before.layers[i], load),
         .after = worker::Imbalance(after.shape, after.layers[i], load)};
-    weighted_before += static_cast<double>(layer.tokens) * layer.before;
-    weighted_after += static_cast<double>(layer.tokens) * layer.after;
-    report.tokens += layer.tokens;
+    const auto weight = static_cast<double>(layer.tokens);
+    tokens += weight;
+    weighted_before += weight * layer.before;
+    weighted_after += weight * layer.after;
+    report.tokens = SaturatingSum(report.tokens, layer.tokens);
     report.layers.push_back(layer);
   }
-  if (report.tokens > 0) {
-    report.before = weighted_before / static_cast<double>(report.tokens);
-    report.after = weighted_after / static_cast<double>(report.tokens);
+  if (tokens > 0) {
+    report.before = weighted_before / tokens;
+    report.after = weighted_after / tokens;
   }
   return report;
 }

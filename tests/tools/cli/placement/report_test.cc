@@ -43,6 +43,14 @@ TEST(Balance, WithoutTokensNothingIsUneven) {
   EXPECT_DOUBLE_EQ(report.after, 1.0);
 }
 
+TEST(Balance, TheLargestCountsDoNotWrapAround) {
+  const std::vector<std::uint64_t> layer(2048, worker::kExpertTokensMax);
+  const worker::PlacementShape shape = {.experts = 2048, .ranks = 2};
+  const BalanceReport report = ReportOf(shape, worker::ExpertCounts(64, layer));
+  EXPECT_EQ(report.tokens, ~std::uint64_t{0});
+  EXPECT_NEAR(report.before, 1.0, 1e-9);
+}
+
 TEST(Balance, RedundantExpertsTakeTheBusiestApart) {
   const worker::ExpertCounts counts = {{90, 10, 10, 10}};
   const double without = ReportOf(kTwoRanks, counts).after;

@@ -1,6 +1,7 @@
 // Fuzz target: any bytes as a frame of the exchange between ranks and what is behind it, and as a
 // rank's address. What is accepted is within bounds. Magic number and key are put right here, so
 // that mutations get past them.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -33,7 +34,7 @@ void CheckRows(const ExchangeFrame& frame, std::span<const std::byte> payload) {
   BALEEN_CHECK(counts.rows <= 5 && counts.entries <= 10, "buffers hold what is accepted");
   // An exact copy: a byte beyond what is accepted is beyond the allocation.
   std::vector<std::byte> exact(DispatchBytes(kShape, counts));
-  std::memcpy(exact.data(), payload.data(), std::min(exact.size(), payload.size()));
+  std::copy_n(payload.begin(), std::min(exact.size(), payload.size()), exact.begin());
   std::vector<PlannedEntry> entries;
   const std::byte* from = exact.data() + std::size_t{counts.rows} * kShape.row_bytes;
   if (!TakeEntries(kShape, frame.rank, from, counts, entries).ok()) return;

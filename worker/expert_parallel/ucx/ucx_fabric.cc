@@ -281,6 +281,13 @@ void UcxFabric::Wait(absl::Duration limit) {
 
 void UcxFabric::Signal() { ucp_worker_signal(worker_); }
 
+void UcxFabric::Drain(absl::Duration limit) {
+  const absl::Time end = absl::Now() + limit;
+  for (absl::Time now = absl::Now(); in_flight_ > 0 && now < end; now = absl::Now()) {
+    if (!Progress()) Wait(end - now);
+  }
+}
+
 void UcxFabric::Flush(absl::Duration limit) {
   ucp_request_param_t param{};
   const ucs_status_ptr_t request = ucp_worker_flush_nbx(worker_, &param);

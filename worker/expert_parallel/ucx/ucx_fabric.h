@@ -76,7 +76,10 @@ class UcxFabric {
   void Wait(absl::Duration limit);
   // Ends a Wait, now or the next one. Any thread.
   void Signal();
-  // Makes progress until all messages have left, at most for `limit`.
+  // Makes progress until nothing is in flight any more, at most for `limit`: peers have fetched
+  // what they fetch.
+  void Drain(absl::Duration limit);
+  // The same until all that was sent is on its way, too.
   void Flush(absl::Duration limit);
 
  private:

@@ -21,8 +21,9 @@
 namespace baleen::worker {
 namespace {
 
-// How long goodbyes may take to leave.
+// How long goodbyes may take to leave, and to be heard: by whoever is not computing.
 constexpr absl::Duration kFlushMax = absl::Milliseconds(200);
+constexpr absl::Duration kFarewellMax = absl::Milliseconds(500);
 
 std::int64_t NowNs() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -113,10 +114,24 @@ absl::Status UcxGroup::Start() {
 UcxGroup::~UcxGroup() {
   if (fabric_ == nullptr) return;
   if (broken_.ok()) {
-    fabric_->Flush(kFlushMax);  // a goodbye overtakes rows that are still being fetched
+    // A goodbye overtakes rows that are still being fetched, and the end would take them away.
+    fabric_->Drain(shape_.wait_max);
+    for (Peer& peer : peers_) peer.ready = false;
     SayGoodbye(Farewell::kLeft, 0);
+    // What has only left, an early end of the connection can take back.
+    AwaitReady();
   }
   fabric_->Flush(kFlushMax);
+}
+
+// Waits until the peers have heard the goodbye.
+void UcxGroup::AwaitReady() {
+  const std::int64_t end = NowNs() + absl::ToInt64Nanoseconds(kFarewellMax);
+  for (const Peer& peer : peers_) {
+    while (peer.connected && !peer.gone && !peer.ready && NowNs() < end) {
+      Sleep(absl::Nanoseconds(end - NowNs()));
+    }
+  }
 }
 
 absl::Status UcxGroup::Connect(std::uint64_t epoch, std::span<const std::string> addresses) {
@@ -205,6 +220,13 @@ void UcxGroup::SendHello(std::int32_t rank) {
   fabric_->Send(rank, peer.hello_out, {});
 }
 
+void UcxGroup::SendReady(std::int32_t rank) {
+  OutgoingMessage& message = peers_[rank].ready_out;
+  if (message.in_flight) return;
+  message.frame = NewFrame(FrameKind::kReady, rank);
+  fabric_->Send(rank, message, {});
+}
+
 absl::Status UcxGroup::AwaitHellos() {
   const std::int64_t end = NowNs() + absl::ToInt64Nanoseconds(options_.connect_max);
   for (std::int32_t rank = 0; rank < shape_.ranks;) {
@@ -279,8 +301,7 @@ IncomingMessage* UcxGroup::OnMessage(std::span<const std::byte> header, std::siz
   if (frame->kind == FrameKind::kHello) {
     if (peer.hello) return nullptr;
     MapPeer(*frame);
-    peer.ready_out.frame = NewFrame(FrameKind::kReady, frame->rank);
-    fabric_->Send(frame->rank, peer.ready_out, {});
+    SendReady(frame->rank);
     return nullptr;
   }
   if (frame->kind == FrameKind::kReady) {
@@ -289,6 +310,7 @@ IncomingMessage* UcxGroup::OnMessage(std::span<const std::byte> header, std::siz
   }
   if (frame->kind == FrameKind::kGoodbye) {
     if (peer.gone) return nullptr;
+    SendReady(frame->rank);
     peer.gone = any_gone_ = true;
     peer.farewell = frame->farewell;
     peer.culprit = frame->culprit;

@@ -27,7 +27,8 @@ namespace baleen::worker {
 class UcxGroup final : private FabricSink {
  public:
   static absl::StatusOr<std::unique_ptr<UcxGroup>> Create(const UcxEndpointOptions& options);
-  // Says goodbye. Takes less than a second, whatever the peers do.
+  // Says goodbye. Takes less than a second, whatever the peers do; but rows of a step that has gone
+  // well are waited for, at most wait_max, until the peers have them.
   ~UcxGroup() override;
 
   const std::string& address() const { return address_; }
@@ -99,7 +100,7 @@ class UcxGroup final : private FabricSink {
     bool connected = false;
     std::uint64_t key = 0;
     bool hello = false;                   // has been heard
-    bool ready = false;                   // has heard ours
+    bool ready = false;                   // has heard ours, or our goodbye
     std::optional<SharedMemory> mailbox;  // this rank's, for this peer
     std::optional<SharedMemory> its_mailbox;
     std::optional<SharedMemory> its_outputs;
@@ -137,6 +138,8 @@ class UcxGroup final : private FabricSink {
   absl::Status ConnectPeers(const std::vector<JoinCard>& cards);
   absl::Status AwaitHellos();
   void SendHello(std::int32_t peer);
+  void SendReady(std::int32_t peer);
+  void AwaitReady();
   void MapPeer(const ExchangeFrame& hello);
 
   IncomingMessage* OnMessage(std::span<const std::byte> header, std::size_t payload_bytes) override;

@@ -20,7 +20,28 @@ namespace {
 
 constexpr int kWaitMaxMs = 30'000;
 
+std::vector<char*> ArgumentsOf(std::vector<std::string>& command) {
+  std::vector<char*> arguments;
+  for (std::string& word : command) arguments.push_back(word.data());
+  arguments.push_back(nullptr);
+  return arguments;
+}
+
 }  // namespace
+
+bool RunQuietly(std::vector<std::string> command) {
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  for (const int fd : {STDOUT_FILENO, STDERR_FILENO}) {
+    posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_WRONLY, 0);
+  }
+  const std::vector<char*> arguments = ArgumentsOf(command);
+  pid_t pid = -1;
+  const int failed = posix_spawnp(&pid, arguments[0], &actions, nullptr, arguments.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  int status = 0;
+  return failed == 0 && waitpid(pid, &status, 0) == pid && status == 0;
+}
 
 ExchangeProcess::ExchangeProcess(std::vector<std::string> command) {
   int down[2];

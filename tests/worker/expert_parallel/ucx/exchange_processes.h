@@ -9,6 +9,9 @@
 
 namespace baleen::worker {
 
+// Runs `command` without output: whether it could be run and ended well.
+bool RunQuietly(std::vector<std::string> command);
+
 class ExchangeProcess {
  public:
   // Starts `command`: exchange_peer with its arguments, perhaps behind what sets it up.

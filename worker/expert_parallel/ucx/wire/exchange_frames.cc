@@ -142,6 +142,7 @@ absl::Status TakeEntries(const AllToAllShape& shape, std::int32_t source, const 
   };
   const std::size_t begin = entries.size();
   entries.resize(begin + counts.entries);
+  if (counts.entries == 0) return absl::OkStatus();
   std::memcpy(entries.data() + begin, from, counts.entries * sizeof(PlannedEntry));
   const std::int64_t outputs = std::int64_t{shape.rows_max} * shape.slots_per_row;
   std::int32_t row_before = 0;

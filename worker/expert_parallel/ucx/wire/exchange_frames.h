@@ -26,7 +26,7 @@ namespace baleen::worker {
 
 enum class FrameKind : std::uint8_t {
   kHello = 1,  // the first of each peer: memory that the receiver may map
-  kReady,      // the hello has been heard
+  kReady,      // the hello, or the goodbye, has been heard
   kOpening,
   kDispatch,
   kCombine,

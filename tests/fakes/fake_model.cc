@@ -103,7 +103,8 @@ absl::Status FakeModel::Step(std::span<const SequenceStep> sequences, KvView kv,
     rows.push_back({.position = sequence.position,
                     .tokens = static_cast<std::uint32_t>(sequence.tokens.size()),
                     .form = sequence.form,
-                    .sampled = sequence.sample != nullptr});
+                    .sampled = sequence.sample != nullptr,
+                    .request = sequence.request});
   }
   BALEEN_CHECK(tokens <= options_.limits.tokens_max, "tokens are within the limit");
   if (on_step) on_step();

@@ -31,6 +31,7 @@ class FakeModel final : public Model {
     std::uint32_t tokens = 0;
     AttentionForm form = AttentionForm::kPrefill;
     bool sampled = false;
+    std::uint64_t request = 0;
   };
 
   explicit FakeModel(const FakeModelOptions& options);

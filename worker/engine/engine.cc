@@ -23,6 +23,11 @@ absl::Status WithReason(const absl::Status& status, Reason reason) {
   return MakeStatus(reason, std::string(status.message()));
 }
 
+// The same in every attempt.
+std::uint64_t RequestOf(const Sequence& sequence) {
+  return std::hash<contract::RequestId>{}(sequence.start.key.id);
+}
+
 StartLimits StartLimitsOf(const EngineOptions& options, const EngineParts& parts) {
   const ModelInfo& info = parts.model.info();
   return {.role = options.role,
@@ -256,7 +261,8 @@ void Engine::BuildBatch(const Plan& plan) {
                       .position = sequence.computed,
                       .block_table = sequence.blocks.ids(),
                       .form = AttentionForm::kAbsorbed,
-                      .sample = &sequence.start.sampling});
+                      .sample = &sequence.start.sampling,
+                      .request = RequestOf(sequence)});
   }
   for (const PrefillChunk& chunk : plan.prefill) {
     Sequence& sequence = *running_[chunk.sequence];
@@ -267,7 +273,8 @@ void Engine::BuildBatch(const Plan& plan) {
          .position = sequence.computed,
          .block_table = sequence.blocks.ids(),
          .form = AttentionForm::kPrefill,
-         .sample = last ? &sequence.start.sampling : nullptr});
+         .sample = last ? &sequence.start.sampling : nullptr,
+         .request = RequestOf(sequence)});
   }
 }
 

@@ -147,9 +147,18 @@ GroupMember::Ending GroupMember::AttendOnce() {
   }
   // A line when something changes, not one for each attempt.
   if (changed && !ending.refused) {
-    log::Warning(
-        joined ? "stream to the group's leader lost" : "cannot join, will try again",
-        {{"group", options_.terms.group}, {"leader", options_.leader}, {"status", why.ToString()}});
+    const auto log_it = [&](auto log, const char* what) {
+      log(what, {{"group", options_.terms.group},
+                 {"leader", options_.leader},
+                 {"status", why.ToString()}});
+    };
+    if (joined) {
+      log_it(log::Warning, "stream to the group's leader lost");
+    } else if (absl::IsUnavailable(why)) {  // as when a group starts, its leader last
+      log_it(log::Info, "waiting for the group's leader");
+    } else {
+      log_it(log::Warning, "cannot join, will try again");
+    }
   }
   return {.why = why, .refused = ending.refused, .joined = joined};
 }

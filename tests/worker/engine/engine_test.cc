@@ -57,6 +57,22 @@ TEST_F(EngineTest, AReplyIsTheModelsAndEndsByLength) {
   EXPECT_EQ(h.Outcome("finished"), 1);
 }
 
+// Rows were once anonymous, so that all requests took the same replica of an expert.
+TEST_F(EngineTest, RowsNameTheirRequestTheSameInEveryAttempt) {
+  Harness& h = Make();
+  for (const contract::RequestKey key : {KeyOf(1), KeyOf(2), KeyOf(1, 2)}) {
+    StartCommand start = WholeOf(key.id.number, 10, 3);
+    start.key = key;
+    h.Push(start);
+    h.RunUntilIdle();
+  }
+  ASSERT_EQ(h.model.steps.size(), 9u);
+  const auto request = [&](std::size_t step) { return h.model.steps[step].at(0).request; };
+  for (const std::size_t step : {1, 2, 6, 7, 8}) EXPECT_EQ(request(step), request(0));
+  for (const std::size_t step : {4, 5}) EXPECT_EQ(request(step), request(3));
+  EXPECT_NE(request(0), request(3));
+}
+
 TEST_F(EngineTest, EndOfSequenceStopsUnlessIgnored) {
   Harness& h = Make();
   for (std::uint64_t number = 1; number <= 40; ++number) {

@@ -39,11 +39,11 @@ class Endpoint final : public UcxEndpoint {
     const std::int64_t row_bytes = shape_.row_bytes + std::int64_t{sizeof(PlannedEntry)};
     const std::int64_t outputs = shape_.ranks * EntriesMax(shape_);
     for (Lane& lane : lanes_) {
-      BALEEN_ASSIGN_OR_RETURN(lane.outputs, group_->AllocateStaging(outputs * shape_.output_bytes));
-      BALEEN_ASSIGN_OR_RETURN(lane.arriving,
-                              group_->AllocateStaging(entries * shape_.output_bytes));
+      // Not registered as a whole: what all ranks together could ask for is much more than they do.
+      BALEEN_ASSIGN_OR_RETURN(lane.outputs, group_->Allocate(outputs * shape_.output_bytes, false));
+      BALEEN_ASSIGN_OR_RETURN(lane.arriving, group_->Allocate(entries * shape_.output_bytes, true));
       if (!messages) continue;
-      BALEEN_ASSIGN_OR_RETURN(lane.leaving, group_->AllocateStaging(entries * row_bytes));
+      BALEEN_ASSIGN_OR_RETURN(lane.leaving, group_->Allocate(entries * row_bytes, true));
     }
     return absl::OkStatus();
   }
@@ -311,7 +311,7 @@ class Endpoint final : public UcxEndpoint {
 
 PendingUcxEndpoint::PendingUcxEndpoint(const UcxEndpointOptions& options,
                                        std::unique_ptr<UcxGroup> group)
-    : options_(options), group_(std::move(group)) {}
+    : options_(options), address_(group->address()), group_(std::move(group)) {}
 
 PendingUcxEndpoint::~PendingUcxEndpoint() = default;
 
@@ -321,10 +321,11 @@ absl::StatusOr<std::unique_ptr<PendingUcxEndpoint>> PendingUcxEndpoint::Create(
   return std::unique_ptr<PendingUcxEndpoint>(new PendingUcxEndpoint(options, std::move(group)));
 }
 
-const std::string& PendingUcxEndpoint::address() const { return group_->address(); }
+const std::string& PendingUcxEndpoint::address() const { return address_; }
 
 absl::StatusOr<std::unique_ptr<UcxEndpoint>> PendingUcxEndpoint::ConnectUcx(
     std::uint64_t epoch, std::span<const std::string> addresses) {
+  BALEEN_CHECK(group_ != nullptr, "an endpoint connects once");
   BALEEN_RETURN_IF_ERROR(group_->Connect(epoch, addresses));
   auto endpoint = std::make_unique<Endpoint>(options_, std::move(group_));
   BALEEN_RETURN_IF_ERROR(endpoint->Allocate());

@@ -69,7 +69,8 @@ class PendingUcxEndpoint final : public PendingEndpoint {
   PendingUcxEndpoint(const UcxEndpointOptions& options, std::unique_ptr<UcxGroup> group);
 
   const UcxEndpointOptions options_;
-  std::unique_ptr<UcxGroup> group_;
+  const std::string address_;
+  std::unique_ptr<UcxGroup> group_;  // null once connected
 };
 
 }  // namespace baleen::worker

@@ -277,10 +277,6 @@ std::int32_t UcxGroup::mapped_peers() const {
       peers_, [&](const Peer& peer) { return peer.connected && peer.outbox != nullptr; }));
 }
 
-absl::StatusOr<std::byte*> UcxGroup::AllocateStaging(std::size_t bytes) {
-  return fabric_->Allocate(bytes, true);
-}
-
 IncomingMessage* UcxGroup::OnMessage(std::span<const std::byte> header, std::size_t payload_bytes) {
   const std::optional<ExchangeFrame> frame = ReadFrame(header, self_);
   if (!frame || inboxes_ == nullptr) {

@@ -60,7 +60,9 @@ class UcxGroup final : private FabricSink {
     return peers_[peer].combined_by_message[lane] == expected_.dispatches[lane];
   }
   // Memory for rows that are sent as messages, or arrive as such.
-  absl::StatusOr<std::byte*> AllocateStaging(std::size_t bytes);
+  absl::StatusOr<std::byte*> Allocate(std::size_t bytes, bool registered) {
+    return fabric_->Allocate(bytes, registered);
+  }
 
   // What messages are measured by: the counts of this rank, and where the outputs that it asked for
   // with its last dispatch are to go, by peer.

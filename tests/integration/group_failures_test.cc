@@ -126,7 +126,7 @@ std::vector<std::string> LonelyRank(const std::string& address, const char* join
 TEST(LonelyRank, SaysWhichRankIsMissing) {
   const ProgramResult result = RunProgram("baleen-worker", LonelyRank("missing", "1"));
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.err, HasSubstr("error: group mixed-0: waited 1s for rank 1 of 2\n"));
+  EXPECT_THAT(result.err, HasSubstr("error: group mixed-0: waited 1s for rank 1 of 2"));
 }
 
 // A rank that was told to stop while it waited for its group ended with an error, and with it

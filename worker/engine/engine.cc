@@ -153,7 +153,7 @@ void Engine::Apply(StartCommand command) {
 }
 
 absl::Status Engine::AdmitStart(const StartCommand& command) const {
-  if (draining_) {
+  if (Draining()) {
     return MakeStatus(Reason::kDraining, "this worker takes no new requests");
   }
   if (absl::Status status = CheckStart(command, start_limits_); !status.ok()) return status;
@@ -284,7 +284,7 @@ bool Engine::Compute(const Plan& plan) {
   for (const SequenceStep& row : batch_) tokens += row.tokens.size();
   const absl::StatusOr<Lockstep::Outcome> opened =
       lockstep_.Open({.rows = static_cast<std::uint32_t>(tokens),
-                      .leaves = draining_ && running_.empty() && waiting_.empty()});
+                      .leaves = Draining() && running_.empty() && waiting_.empty()});
   if (!opened.ok()) {
     LoseGroup(opened.status());
     return true;
@@ -317,10 +317,11 @@ void Engine::RunStep() {
   }
 }
 
-// Whatever runs here needs experts that are out of reach.
+// Whatever has tokens to compute needs experts that are out of reach.
 void Engine::LoseGroup(const absl::Status& why) {
   lockstep_.Break(why);
   ForEach([&](Sequence& sequence) {
+    if (sequence.phase == Phase::kHandingOver) return;
     End(sequence, EndReason::kError, MakeStatus(Reason::kWorkerLost, std::string(why.message())));
   });
 }
@@ -418,7 +419,7 @@ void Engine::EndAll() {
 
 LoadReport Engine::MeasureLoad() const {
   LoadReport load{
-      .kv_blocks_used = pool_.used(), .draining = draining_, .forming = !lockstep_.formed()};
+      .kv_blocks_used = pool_.used(), .draining = Draining(), .forming = !lockstep_.formed()};
   ForEach([&](const Sequence& sequence) {
     const Phase phase = sequence.phase;
     const bool waits = phase == Phase::kWaiting || phase == Phase::kReceiving;

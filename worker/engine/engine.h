@@ -125,6 +125,8 @@ class Engine {
   void Withdraw(const contract::RequestKey& key);
   absl::Status AdmitStart(const StartCommand& command) const;
   bool QueueIsFull() const;
+  // This rank drains, or its group does because a rank of it has drained.
+  bool Draining() const { return draining_ || lockstep_.any_leaves(); }
 
   // The data plane.
   bool TakeTransferEvents();

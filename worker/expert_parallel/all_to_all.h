@@ -89,7 +89,7 @@ struct StepOpening {
   std::uint64_t step = 0;      // counts up from 1 in an epoch, equal on all ranks
   std::uint32_t rows = 0;      // tokens that this rank brings
   std::uint32_t prepared = 0;  // changes of the placement that it could adopt, counted in the epoch
-  bool leaves = false;         // it has no more work of its own, ever
+  bool leaves = false;         // it drains, and has no work of its own left
   friend bool operator==(const StepOpening&, const StepOpening&) = default;
 };
 

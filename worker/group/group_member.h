@@ -53,7 +53,7 @@ class MemberStream;
 
 class GroupMember {
  public:
-  // `wake` is called on any thread when there is an event; it must not call back. May be null.
+  // `wake` is called on any thread when there is an event; it must not block. May be null.
   explicit GroupMember(GroupMemberOptions options, std::function<void()> wake = nullptr);
   // Stops.
   ~GroupMember();
@@ -67,6 +67,10 @@ class GroupMember {
   absl::StatusOr<GroupPlacement> AwaitJoined(absl::Duration limit);
   // The next event; waits for it for at most `limit`, 0 = not at all.
   std::optional<GroupEvent> NextEvent(absl::Duration limit = absl::ZeroDuration());
+
+  // For who is busy between events: why the epoch of the last Formed that was taken is over, if its
+  // Lost is waiting. Any thread.
+  std::optional<absl::Status> WaitingLost() const { return mailbox_.WaitingLost(); }
 
   // What the owner says. Never blocks. Dropped while there is no stream, and until the owner has
   // taken the Joined of the current one: it is asked again then.

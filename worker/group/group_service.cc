@@ -176,7 +176,7 @@ class GroupService::Edge::Stream final
     if (closing_) {
       if (now > until_) call_.TryCancel();
     } else if (!welcomed_ && now > until_) {
-      Close(absl::DeadlineExceededError(fmt::format(
+      Close(absl::UnavailableError(fmt::format(
                 "no Hello within {}", absl::FormatDuration(edge_.options_.hello_wait_max))),
             now);
     } else if (overfull_) {

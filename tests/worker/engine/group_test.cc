@@ -225,6 +225,23 @@ TEST_F(EngineGroup, ChangesOfThePlacementAreAdoptedTogether) {
   rank(1).Await([&] { return rank(1).group.adopted() == 2; });
 }
 
+// A rank of a group drains: the others take nothing new and finish what they have, and it may leave
+// without their having been told to stop. (Once the others went on taking requests, and lost them
+// when it left.)
+TEST_F(EngineGroup, ADrainedRankDrainsItsGroup) {
+  Make(2);
+  const StartCommand command = WholeOf(1, 20, 500);
+  rank(0).Start(command);
+  rank(0).sink.AwaitTokens(command.key, 1);
+  ASSERT_TRUE(rank(1).inbox.Push(DrainCommand{}).ok());
+  rank(0).Await([&] { return rank(0).load().draining; });
+  const StartCommand late = WholeOf(2, 20, 5);
+  rank(0).Start(late);
+  EXPECT_EQ(contract::ReasonOf(rank(0).sink.AwaitEnded(late.key).ended->status), Reason::kDraining);
+  EXPECT_EQ(rank(0).sink.AwaitEnded(command.key).tokens, rank(0).ReplyTo(command));
+  rank(1).Await([&] { return rank(1).may_leave(); });
+}
+
 // A rank that has drained stays until nobody needs its experts.
 TEST_F(EngineGroup, NobodyMayLeaveBeforeAllHaveDrained) {
   Make(2);

@@ -26,7 +26,8 @@ class Group {
   // A new epoch, each once, newest only.
   virtual std::optional<FormedGroup> TakeFormed() = 0;
 
-  // The epoch is over, and its endpoint not used any more. `why` names the peer and the phase.
+  // The epoch is over, and its endpoint not used any more. `why` names the peer and the phase;
+  // CANCELLED: this rank stops, and takes no other epoch.
   virtual void OnBroken(std::uint64_t epoch, const absl::Status& why) = 0;
 
   // How many changes of the placement this rank could have adopted since the epoch began.

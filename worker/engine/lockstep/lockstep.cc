@@ -22,6 +22,7 @@ bool Lockstep::TakeFormed() {
   peer_waits_ = false;
   said_leave_ = false;
   all_leave_ = false;
+  any_leaves_ = false;
   broken_ = absl::OkStatus();
   return true;
 }
@@ -31,8 +32,9 @@ absl::StatusOr<Lockstep::Outcome> Lockstep::Open(const Work& work) {
   if (endpoint_ == nullptr) return Outcome::kNotDue;
   BALEEN_RETURN_IF_ERROR(broken_);
   const std::uint32_t prepared = group_->Prepared();
-  const bool due = work.rows > 0 || std::exchange(peer_waits_, false) ||
-                   prepared > said_prepared_ || (work.leaves && !said_leave_);
+  const bool peer_waits = std::exchange(peer_waits_, false);
+  const bool due =
+      work.rows > 0 || peer_waits || prepared > said_prepared_ || (work.leaves && !said_leave_);
   if (!due) return Outcome::kNotDue;
   ++step_;
   said_leave_ = work.leaves;
@@ -51,10 +53,12 @@ absl::StatusOr<Lockstep::Outcome> Lockstep::Opened(std::span<const StepOpening> 
   std::uint32_t rows_largest = 0;
   std::uint32_t prepared_by_all = all.front().prepared;
   all_leave_ = true;
+  any_leaves_ = false;
   for (const StepOpening& opening : all) {
     rows_largest = std::max(rows_largest, opening.rows);
     prepared_by_all = std::min(prepared_by_all, opening.prepared);
     all_leave_ = all_leave_ && opening.leaves;
+    any_leaves_ = any_leaves_ || opening.leaves;
   }
   for (; adopted_ < prepared_by_all; ++adopted_) group_->Adopt();
   const bool split = options_.micro_batch_rows > 0 && rows_largest >= options_.micro_batch_rows;
@@ -74,11 +78,11 @@ void Lockstep::Break(const absl::Status& why) {
 }
 
 void Lockstep::Leave() {
-  if (endpoint_ != nullptr) Drop(absl::CancelledError("this rank stops"));
+  if (group_ != nullptr) Drop(absl::CancelledError("this rank stops"));
 }
 
 void Lockstep::Drop(const absl::Status& why) {
-  endpoint_->Abort(why);
+  if (endpoint_ != nullptr) endpoint_->Abort(why);
   endpoint_.reset();
   group_->OnBroken(epoch_, why);
 }

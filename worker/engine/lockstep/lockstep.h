@@ -38,7 +38,7 @@ class Lockstep {
 
   struct Work {
     std::uint32_t rows = 0;  // tokens that this rank brings
-    bool leaves = false;     // it will never have any again
+    bool leaves = false;     // it has none left, and takes none
   };
   enum class Outcome : std::uint8_t {
     kNotDue,    // nobody has work
@@ -63,6 +63,8 @@ class Lockstep {
   // Until a command comes, a peer opens a step, or `limit`.
   void Sleep(absl::Duration limit);
 
+  // Some rank has said that it leaves: the group will end.
+  bool any_leaves() const { return any_leaves_; }
   // All ranks have said that they leave, or there is nobody to leave.
   bool may_leave() const { return endpoint_ == nullptr || all_leave_; }
 
@@ -83,6 +85,7 @@ class Lockstep {
   bool peer_waits_ = false;
   bool said_leave_ = false;
   bool all_leave_ = false;
+  bool any_leaves_ = false;
   int micro_batches_ = 1;
   absl::Status broken_;  // found while asleep
 };

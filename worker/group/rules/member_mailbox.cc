@@ -63,6 +63,15 @@ void MemberMailbox::Say(MemberMessage message) {
   changed_.notify_all();
 }
 
+std::optional<absl::Status> MemberMailbox::WaitingLost() const {
+  const std::lock_guard lock(mutex_);
+  for (const GroupEvent& event : events_) {
+    const auto* lost = std::get_if<Lost>(&event);
+    if (lost != nullptr && lost->epoch == owner_epoch_) return lost->why;
+  }
+  return std::nullopt;
+}
+
 void MemberMailbox::AddCounts(const ExpertCounts& counts) {
   const std::lock_guard lock(mutex_);
   BALEEN_CHECK(counts.size() == counts_.size(), "counts for each MoE layer");

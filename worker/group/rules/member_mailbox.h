@@ -62,6 +62,8 @@ class MemberMailbox {
 
   // The next event; waits for it for at most `limit`.
   std::optional<GroupEvent> Next(absl::Duration limit);
+  // Why the epoch that the owner is in is over, if Lost waits to be taken. Any thread.
+  std::optional<absl::Status> WaitingLost() const;
   // Ready, Broken or Adopted; the newest of a kind. Dropped while there is no stream, and until the
   // owner has taken the Joined of the current one.
   void Say(MemberMessage message);

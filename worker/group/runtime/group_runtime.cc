@@ -16,7 +16,7 @@ constexpr absl::Duration kCountsEvery = absl::Seconds(5);
 }  // namespace
 
 GroupRuntime::GroupRuntime(GroupMemberOptions options)
-    : member_(options, [this] { Wake(); }),
+    : member_(options, [this] { OnMemberNews(); }),
       ranks_(static_cast<std::int32_t>(options.terms.ranks)) {}
 
 GroupRuntime::~GroupRuntime() {
@@ -58,6 +58,7 @@ void GroupRuntime::OnBroken(std::uint64_t /*epoch*/, const absl::Status& why) {
     const std::lock_guard lock(mutex_);
     engine_has_endpoint_ = false;
     broken_ = why;
+    leaving_ = leaving_ || absl::IsCancelled(why);
   }
   Wake();
 }
@@ -88,6 +89,20 @@ void GroupRuntime::AdoptLocked() {
 
 // The runtime's thread ----------------------------------------------------------------------------
 
+// On the member's threads: the runtime's own may be busy reading weights, and peers wait for what
+// the engine still holds.
+void GroupRuntime::OnMemberNews() {
+  std::shared_ptr<GroupEndpoint> live;
+  {
+    const std::lock_guard lock(mutex_);
+    live = live_;
+  }
+  if (live != nullptr) {
+    if (const std::optional<absl::Status> lost = member_.WaitingLost()) live->Abort(*lost);
+  }
+  Wake();
+}
+
 void GroupRuntime::Wake() {
   {
     const std::lock_guard lock(mutex_);
@@ -100,10 +115,7 @@ void GroupRuntime::Loop() {
   absl::Status status;
   while (status.ok()) {
     WaitForNews();
-    {
-      const std::lock_guard lock(mutex_);
-      if (stopping_) break;
-    }
+    if (Stopping()) break;
     DropBroken();
     status = HandleEvents();
     if (status.ok()) status = MakeReady();
@@ -111,9 +123,13 @@ void GroupRuntime::Loop() {
     ReportCounts();
     if (parts_->on_tick) parts_->on_tick();
   }
-  if (live_ != nullptr) live_->Abort(absl::CancelledError("this rank leaves the group"));
-  live_.reset();
-  if (status.ok()) return;
+  if (const auto live = SetLive(nullptr); live != nullptr) {
+    live->Abort(absl::CancelledError("this rank leaves the group"));
+  }
+  if (status.ok()) {
+    member_.Stop();
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
     failed_ = status;
@@ -122,10 +138,22 @@ void GroupRuntime::Loop() {
   if (parts_->on_failed) parts_->on_failed(status);
 }
 
+// For good: it was asked to, or its engine is.
+bool GroupRuntime::Stopping() const {
+  const std::lock_guard lock(mutex_);
+  return stopping_ || leaving_;
+}
+
+// The one before.
+std::shared_ptr<GroupEndpoint> GroupRuntime::SetLive(std::shared_ptr<GroupEndpoint> live) {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(live_, std::move(live));
+}
+
 void GroupRuntime::WaitForNews() {
   std::unique_lock lock(mutex_);
   news_.wait_for(lock, absl::ToChronoMicroseconds(kCountsEvery),
-                 [this] { return has_news_ || stopping_; });
+                 [this] { return has_news_ || stopping_ || leaving_; });
   has_news_ = false;
 }
 
@@ -143,8 +171,12 @@ absl::Status GroupRuntime::Handle(const Joined& event) {
 }
 
 absl::Status GroupRuntime::Handle(const Formed& event) {
-  BALEEN_CHECK(pending_ != nullptr && live_ == nullptr, "an epoch begins with a fresh endpoint");
   epoch_ = event.epoch;
+  epoch_open_ = true;
+  if (pending_ == nullptr || live_ != nullptr) {
+    member_.Broken(event.epoch, absl::FailedPreconditionError("this rank was not ready"));
+    return absl::OkStatus();
+  }
   absl::StatusOr<std::shared_ptr<GroupEndpoint>> connected =
       std::exchange(pending_, nullptr)->Connect(event.epoch, event.endpoint_addresses);
   if (!connected.ok()) {
@@ -153,7 +185,7 @@ absl::Status GroupRuntime::Handle(const Formed& event) {
     member_.Broken(event.epoch, connected.status());
     return absl::OkStatus();
   }
-  live_ = *std::move(connected);
+  SetLive(*std::move(connected));
   if (parts_->reports != nullptr) parts_->reports->OnFormed(epoch_, event.placement_version);
   log::Info("group formed",
             {{"epoch", event.epoch}, {"ranks", ranks_}, {"placement", event.placement_version}});
@@ -173,15 +205,17 @@ absl::Status GroupRuntime::Handle(const Lost& event) {
   log::Warning("group lost", {{"epoch", event.epoch}, {"status", event.why.ToString()}});
   if (parts_->reports != nullptr) parts_->reports->OnLost();
   owes_ready_ = true;
+  epoch_open_ = false;
   if (live_ == nullptr) return absl::OkStatus();
   live_->Abort(event.why);
+  std::shared_ptr<GroupEndpoint> unused;
   const std::lock_guard lock(mutex_);
   // Else the engine says when it has let go.
   if (formed_.has_value()) {
     formed_.reset();
     engine_has_endpoint_ = false;
   }
-  if (!engine_has_endpoint_) live_.reset();
+  if (!engine_has_endpoint_) unused = std::exchange(live_, nullptr);
   return absl::OkStatus();
 }
 
@@ -199,7 +233,7 @@ void GroupRuntime::DropBroken() {
     broken = std::exchange(broken_, std::nullopt);
   }
   if (!broken.has_value()) return;
-  live_.reset();
+  SetLive(nullptr);
   member_.Broken(epoch_, *broken);
 }
 
@@ -209,8 +243,10 @@ absl::Status GroupRuntime::MakeReady() {
     const std::lock_guard lock(mutex_);
     if (engine_has_endpoint_) return absl::OkStatus();
   }
-  if (!owes_ready_ || live_ != nullptr) return absl::OkStatus();
+  // After an epoch its Lost comes first, whoever has ended it.
+  if (!owes_ready_ || epoch_open_ || live_ != nullptr) return absl::OkStatus();
   BALEEN_RETURN_IF_ERROR(LoadTarget());
+  if (Stopping()) return absl::OkStatus();
   if (pending_ == nullptr) {
     BALEEN_ASSIGN_OR_RETURN(pending_, parts_->make_endpoint());
   }
@@ -219,13 +255,17 @@ absl::Status GroupRuntime::MakeReady() {
   return absl::OkStatus();
 }
 
-// Without steps: everything at once, on this thread.
+// Without steps: everything at once, on this thread, unless it is to stop.
 absl::Status GroupRuntime::LoadTarget() {
-  const std::lock_guard lock(mutex_);
-  if (prepared_change_.has_value()) AdoptLocked();
-  while (const std::optional<LayerChange> change = NextChange()) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (prepared_change_.has_value()) AdoptLocked();
+  }
+  while (std::optional<LayerChange> change = NextChange()) {
+    if (Stopping()) return absl::OkStatus();
     BALEEN_RETURN_IF_ERROR(Prepare(*change));
-    prepared_change_ = *change;
+    const std::lock_guard lock(mutex_);
+    prepared_change_ = *std::move(change);
     AdoptLocked();
   }
   loaded_.version = target_.version;
@@ -235,16 +275,14 @@ absl::Status GroupRuntime::LoadTarget() {
 // While the group serves: one layer, which waits for the engine to adopt it.
 absl::Status GroupRuntime::PrepareNext() {
   if (live_ == nullptr) return absl::OkStatus();
-  std::optional<LayerChange> change;
   {
     const std::lock_guard lock(mutex_);
-    if (loaded_.version == target_.version || prepared_change_.has_value()) {
-      return absl::OkStatus();
-    }
-    change = NextChange();
-    if (!change.has_value()) loaded_.version = target_.version;
+    if (prepared_change_.has_value()) return absl::OkStatus();
   }
+  if (loaded_.version == target_.version) return absl::OkStatus();
+  std::optional<LayerChange> change = NextChange();
   if (!change.has_value()) {
+    loaded_.version = target_.version;
     log::Info("placement adopted", {{"version", target_.version}});
     if (parts_->reports != nullptr) parts_->reports->OnPlacement(target_.version);
     member_.Adopted(target_.version);
@@ -264,7 +302,7 @@ absl::Status GroupRuntime::Prepare(const LayerChange& change) {
   return parts_->experts.Prepare(static_cast<std::int32_t>(change.layer), change.placement);
 }
 
-// The first layer that is not as it is to be.
+// The first layer that is not as it is to be. Nothing waits to be adopted.
 std::optional<GroupRuntime::LayerChange> GroupRuntime::NextChange() const {
   for (std::size_t layer = 0; layer < target_.layers.size(); ++layer) {
     if (loaded_.layers[layer] == target_.layers[layer]) continue;

@@ -69,7 +69,10 @@ class GroupRuntime final : public Group {
   };
 
   void Loop();
+  void OnMemberNews();
   void Wake();
+  bool Stopping() const;
+  std::shared_ptr<GroupEndpoint> SetLive(std::shared_ptr<GroupEndpoint> live);
   void WaitForNews();
   absl::Status HandleEvents();
   absl::Status Handle(const Joined& event);
@@ -92,22 +95,24 @@ class GroupRuntime final : public Group {
 
   // The runtime's thread.
   std::unique_ptr<PendingEndpoint> pending_;
-  std::shared_ptr<GroupEndpoint> live_;  // that the engine has
   std::uint64_t epoch_ = 0;
+  bool epoch_open_ = false;  // Formed was handled, and its Lost was not
   bool owes_ready_ = false;
   ExpertCounts reported_;  // counts so far
 
   GroupPlacement target_;
+  GroupPlacement loaded_;  // changed by the engine in Adopt while a prepared change waits for it
 
   mutable std::mutex mutex_;
   std::condition_variable news_;
   // Guarded by mutex_:
   bool has_news_ = true;
   bool stopping_ = false;
-  std::optional<FormedGroup> formed_;  // for the engine
+  bool leaving_ = false;                 // the engine stops
+  std::shared_ptr<GroupEndpoint> live_;  // that the engine has; changed by the runtime's thread
+  std::optional<FormedGroup> formed_;    // for the engine
   bool engine_has_endpoint_ = false;
   std::optional<absl::Status> broken_;  // by the engine
-  GroupPlacement loaded_;
   std::uint32_t prepared_ = 0;
   std::optional<LayerChange> prepared_change_;  // waits to be adopted
   bool formed_once_ = false;

@@ -17,23 +17,16 @@
 namespace baleen::worker {
 namespace {
 
-// Beyond the leader's own limit, which says more.
-constexpr absl::Duration kJoinMargin = absl::Seconds(5);
 constexpr absl::Duration kLook = absl::Milliseconds(20);
 
-// Asks `answer`, which waits for nothing, until it has one, at most `limit`: then
-// DEADLINE_EXCEEDED. CANCELLED when the process is asked to stop meanwhile.
-template <typename Value, typename Answer>
-absl::StatusOr<Value> Await(absl::Duration limit, Answer answer) {
-  const absl::Duration end = SystemClock().Monotonic() + limit;
+// Asks `answer` again and again until there is one. It comes: member and leader bound their waits.
+// CANCELLED when the process is asked to stop meanwhile.
+template <typename Answer>
+auto Await(Answer answer) -> typename decltype(answer())::value_type {
   for (bool stop = false;; stop = process::AwaitStopSignal(kLook)) {
     // First: a group that can not be asks for the stop itself, and its reason is the answer.
-    if (std::optional<absl::StatusOr<Value>> value = answer()) return *std::move(value);
+    if (auto value = answer(); value.has_value()) return *std::move(value);
     if (stop) return absl::CancelledError("asked to stop before the group had formed");
-    if (SystemClock().Monotonic() >= end) {
-      return absl::DeadlineExceededError(
-          fmt::format("the group has not formed within {}", absl::FormatDuration(limit)));
-    }
   }
 }
 
@@ -128,17 +121,7 @@ void GroupRank::AskIn(const ModelDirectory& directory, const GroupTerms& terms,
 }
 
 absl::StatusOr<ExpertShard> GroupRank::AwaitShard() {
-  using Answer = std::optional<absl::StatusOr<GroupPlacement>>;
-  absl::StatusOr<GroupPlacement> placement =
-      Await<GroupPlacement>(options_.parallel.join_max + kJoinMargin, [this]() -> Answer {
-        auto joined = runtime_->AwaitJoined(absl::ZeroDuration());
-        if (absl::IsDeadlineExceeded(joined.status())) return std::nullopt;
-        return joined;
-      });
-  if (absl::IsDeadlineExceeded(placement.status())) {
-    placement = runtime_->AwaitJoined(absl::ZeroDuration());  // says what was in the way
-  }
-  BALEEN_ASSIGN_OR_RETURN(placement_, std::move(placement));
+  BALEEN_ASSIGN_OR_RETURN(placement_, Await([this] { return runtime_->TakeJoined(); }));
   // How many experts are redundant is for the leader to say, and so how many slots there are.
   placement_shape_.redundant_experts = placement_.shape.redundant_experts;
   BALEEN_RETURN_IF_ERROR(CheckPlacementShape(placement_shape_));
@@ -166,15 +149,7 @@ void GroupRank::Tick() {
 }
 
 absl::Status GroupRank::AwaitFormed() {
-  using Answer = std::optional<absl::StatusOr<bool>>;
-  return Await<bool>(options_.parallel.join_max + kJoinMargin,
-                     [this]() -> Answer {
-                       const std::optional<absl::Status> outcome = runtime_->Outcome();
-                       if (!outcome.has_value()) return std::nullopt;
-                       if (!outcome->ok()) return *outcome;
-                       return true;
-                     })
-      .status();
+  return Await([this] { return runtime_->Outcome(); });
 }
 
 absl::Status GroupRank::failure() const { return runtime_->Outcome().value_or(absl::OkStatus()); }

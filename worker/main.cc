@@ -65,14 +65,14 @@ absl::Status LoadWeights(const WorkerOptions& options, Rank& rank) {
   ModelOptions model{
       .directory = options.model_directory,
       .limits = StepLimitsFor(SchedulerLimitsOf(options)),
-      .dispatch = options.parallel.fp8_dispatch ? DispatchFormat::kFp8 : DispatchFormat::kBf16,
-      .progress = ShowLoadProgress(SystemClock())};
+      .dispatch = options.parallel.fp8_dispatch ? DispatchFormat::kFp8 : DispatchFormat::kBf16};
   BALEEN_ASSIGN_OR_RETURN(std::unique_ptr<ModelDirectory> directory, ModelDirectory::Open(model));
   if (options.parallel.ranks > 1) {
     BALEEN_ASSIGN_OR_RETURN(rank.group, GroupRank::Join(options, *directory, model.limits,
                                                         rank.incarnation, rank.registry));
     BALEEN_ASSIGN_OR_RETURN(model.shard, rank.group->AwaitShard());
   }
+  model.progress = ShowLoadProgress(SystemClock());
   BALEEN_ASSIGN_OR_RETURN(rank.model,
                           DeepSeekModel::Load(std::move(directory), model, *rank.device));
   if (rank.group) rank.group->Run(*rank.model, rank.inbox);

@@ -73,6 +73,13 @@ absl::Status CheckGroup(const WorkerOptions& options) {
     return absl::InvalidArgumentError(
         fmt::format("--ranks {} without --group-leader: where do they meet?", group.ranks));
   }
+  if (group.ranks == 1 && !group.leader.empty()) {
+    return absl::InvalidArgumentError("--group-leader without --ranks: of how many is the group?");
+  }
+  if (group.ranks == 1 && (group.redundant_experts > 0 || !group.placement_file.empty())) {
+    return absl::InvalidArgumentError(
+        "--redundant-experts and --placement are for a group: --ranks 2 or more");
+  }
   return absl::OkStatus();
 }
 

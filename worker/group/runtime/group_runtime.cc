@@ -40,6 +40,14 @@ void GroupRuntime::Run(GroupPlacement loaded, const GroupRuntimeParts& parts) {
   thread_ = std::thread([this] { Loop(); });
 }
 
+std::optional<absl::StatusOr<GroupPlacement>> GroupRuntime::TakeJoined() {
+  while (std::optional<GroupEvent> event = member_.NextEvent()) {
+    if (auto* joined = std::get_if<Joined>(&*event)) return std::move(joined->placement);
+    if (auto* refused = std::get_if<Refused>(&*event)) return std::move(refused->why);
+  }
+  return std::nullopt;
+}
+
 std::optional<absl::Status> GroupRuntime::Outcome() const {
   const std::lock_guard lock(mutex_);
   if (formed_once_ || !failed_.ok()) return failed_;
@@ -202,7 +210,7 @@ absl::Status GroupRuntime::Handle(const Formed& event) {
 }
 
 absl::Status GroupRuntime::Handle(const Lost& event) {
-  log::Warning("group lost", {{"epoch", event.epoch}, {"status", event.why.ToString()}});
+  log::Info("group lost", {{"epoch", event.epoch}, {"status", event.why.ToString()}});
   if (parts_->reports != nullptr) parts_->reports->OnLost();
   owes_ready_ = true;
   epoch_open_ = false;

@@ -43,10 +43,9 @@ class GroupRuntime final : public Group {
 
   // Asks the leader in, on a thread of its own. Errors as of GroupMember::Start.
   absl::Status Join() { return member_.Start(); }
-  // The placement to load before Run. Errors as of GroupMember::AwaitJoined.
-  absl::StatusOr<GroupPlacement> AwaitJoined(absl::Duration limit) {
-    return member_.AwaitJoined(limit);
-  }
+  // The placement to load before Run, or why this process can not be part of the group. Nothing
+  // while the leader has not answered.
+  std::optional<absl::StatusOr<GroupPlacement>> TakeJoined();
 
   // After AwaitJoined: `loaded` is in effect in `parts.experts`. Returns at once.
   void Run(GroupPlacement loaded, const GroupRuntimeParts& parts);

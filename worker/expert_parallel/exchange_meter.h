@@ -22,7 +22,7 @@ class ExchangeMeter {
  public:
   struct Reading {
     double wait_seconds = 0;  // from the begin of a wait for all until this peer had come
-    double bytes = 0;         // sent to this peer
+    double bytes = 0;         // sent to this peer; what stays on the rank is not counted
   };
 
   explicit ExchangeMeter(std::int32_t ranks);

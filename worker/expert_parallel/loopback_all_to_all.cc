@@ -95,6 +95,9 @@ class LoopbackEndpoint final : public GroupEndpoint {
     BALEEN_RETURN_IF_ERROR(Broken());
     mine().opening[mine().openings % 2] = opening;
     const std::uint64_t count = ++mine().openings;
+    for (std::int32_t peer = 0; peer < shape_.ranks; ++peer) {
+      AddBytes(ExchangePhase::kStepBarrier, peer, sizeof(StepOpening));
+    }
     BALEEN_RETURN_IF_ERROR(AwaitAll(lock, ExchangePhase::kStepBarrier,
                                     [&](const Posted& peer) { return peer.openings >= count; }));
     for (std::int32_t peer = 0; peer < shape_.ranks; ++peer) {
@@ -239,7 +242,7 @@ class LoopbackEndpoint final : public GroupEndpoint {
   }
 
   void AddBytes(ExchangePhase phase, std::int32_t peer, std::size_t bytes) {
-    if (meter_ != nullptr) meter_->AddBytes(phase, peer, bytes);
+    if (meter_ != nullptr && peer != rank_) meter_->AddBytes(phase, peer, bytes);
   }
 
   // Under the mutex.
@@ -278,7 +281,7 @@ class LoopbackEndpoint final : public GroupEndpoint {
     for (std::int32_t peer = 0; peer < shape_.ranks;) {
       const Posted& posted = shared_.posted[peer];
       if (there(posted)) {
-        if (meter_ != nullptr) {
+        if (meter_ != nullptr && peer != rank_) {
           meter_->AddWait(phase, peer, absl::FromChrono(std::chrono::steady_clock::now() - begin));
         }
         ++peer;

@@ -25,6 +25,7 @@ constexpr unsigned kBlockMessage = 2;
 // Connections are cached for as long as the peer lives. Twice the prefill and decode ranks of a
 // large cluster.
 constexpr std::size_t kPeersMax = 4096;
+constexpr std::size_t kAddressReadMax = std::size_t{1} << 16;
 // How long the destructor goes on closing. Measured: a forced close takes a few milliseconds.
 constexpr absl::Duration kCloseLimit = absl::Seconds(2);
 
@@ -192,7 +193,10 @@ absl::StatusOr<UcxWorker::Peer*> UcxWorker::Connect(const std::string& address) 
   ucp_ep_params_t params{};
   params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER;
-  params.address = reinterpret_cast<const ucp_address_t*>(peer->address.data());
+  // UCX reads addresses without being told where they end: what a peer sent is followed by zeros.
+  std::string padded = address;
+  padded.resize(kAddressReadMax);
+  params.address = reinterpret_cast<const ucp_address_t*>(padded.data());
   params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
   params.err_handler.cb = [](void* failed, ucp_ep_h, ucs_status_t status) {
     auto* peer = static_cast<Peer*>(failed);

@@ -57,6 +57,7 @@ class Endpoint final : public UcxEndpoint {
     for (std::int32_t i = 1; i <= shape_.ranks; ++i) {
       const std::int32_t peer = (rank_ + i) % shape_.ranks;
       BALEEN_RETURN_IF_ERROR(SayOpening(peer, count, opening));
+      AddBytes(ExchangePhase::kStepBarrier, peer, sizeof(Mailbox::Opening));
     }
     BALEEN_RETURN_IF_ERROR(group_->Await(ExchangePhase::kStepBarrier, 0, count));
     for (std::int32_t peer = 0; peer < shape_.ranks; ++peer) {
@@ -176,7 +177,7 @@ class Endpoint final : public UcxEndpoint {
   }
 
   void AddBytes(ExchangePhase phase, std::int32_t peer, std::size_t bytes) {
-    if (meter_ != nullptr) meter_->AddBytes(phase, peer, bytes);
+    if (meter_ != nullptr && peer != rank_) meter_->AddBytes(phase, peer, bytes);
   }
 
   absl::Status SayOpening(std::int32_t peer, std::uint64_t count, const StepOpening& opening) {

@@ -109,6 +109,8 @@ void UcxFabric::Close() {
   std::vector<ucs_status_ptr_t> closing;
   for (const auto& peer : peers_) {
     if (peer == nullptr) continue;
+    // What still arrives is not answered: the endpoint is no more.
+    peer->lost = true;
     ucp_request_param_t param{};
     param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
     param.flags = UCP_EP_CLOSE_FLAG_FORCE;
@@ -143,7 +145,8 @@ absl::StatusOr<std::byte*> UcxFabric::Allocate(std::size_t bytes, bool registere
   params.address = region.data;
   params.length = bytes;
   if (const auto status = ucp_mem_map(context_, &params, &region.handle); status != UCS_OK) {
-    region.handle = nullptr;
+    if (at == nullptr) munmap(mapped, bytes);  // else it is the caller's again
+    regions_.pop_back();
     return FromUcx(fmt::format("registering {} bytes", bytes), status);
   }
   return region.data;
@@ -182,6 +185,8 @@ absl::Status UcxFabric::Connect(std::int32_t rank, const std::string& address) {
 void UcxFabric::Send(std::int32_t rank, OutgoingMessage& message,
                      std::span<const std::byte> payload) {
   BALEEN_CHECK(!message.in_flight, "a message is sent once at a time");
+  // Connecting may have ended before this peer's turn, and it speaks to us nevertheless.
+  if (static_cast<std::size_t>(rank) >= peers_.size() || peers_[rank] == nullptr) return;
   Peer& peer = *peers_[rank];
   if (peer.lost) return;
   message.fabric = this;

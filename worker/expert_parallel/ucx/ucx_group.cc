@@ -153,14 +153,15 @@ absl::Status UcxGroup::Connect(std::uint64_t epoch, std::span<const std::string>
     cards.push_back(*std::move(card));
   }
   absl::Status status = AllocateMailboxes(cards);
+  if (!status.ok()) inboxes_ = nullptr;
   if (status.ok()) status = ConnectPeers(cards);
   if (status.ok()) status = AwaitHellos();
   if (!status.ok()) return Break(status);
   all_mapped_ = mapped_peers() == shape_.ranks - 1;
-  log::Info("group connected", {{"rank", self_.rank},
-                                {"ranks", shape_.ranks},
-                                {"epoch", self_.epoch},
-                                {"mapped_peers", mapped_peers()}});
+  log::Debug("group connected", {{"rank", self_.rank},
+                                 {"ranks", shape_.ranks},
+                                 {"epoch", self_.epoch},
+                                 {"mapped_peers", mapped_peers()}});
   return absl::OkStatus();
 }
 

@@ -13,6 +13,7 @@
 #include "observability/process/signals.h"
 #include "worker/expert_parallel/ucx/ucx_endpoint.h"
 #include "worker/group/rules/placement_file.h"
+#include "worker/host.h"
 
 namespace baleen::worker {
 namespace {
@@ -36,7 +37,7 @@ GroupTerms TermsOf(const WorkerOptions& options, const ModelDirectory& directory
   return {.group = fmt::format("{}-{}", NameOf(options.role), options.group),
           .ranks = options.parallel.ranks,
           .model_digest = directory.info().digest,
-          .build = BALEEN_VERSION,
+          .build = fmt::format("{} {}", BALEEN_VERSION, BuildId()),
           .facts = {{"arithmetic", directory.info().arithmetic},
                     {"rows_max", fmt::format("{}", shape.rows_max)},
                     {"row_bytes", fmt::format("{}", shape.row_bytes)},

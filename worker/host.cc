@@ -1,10 +1,16 @@
 #include "worker/host.h"
 
+#include <elf.h>
+#include <fmt/format.h>
+#include <link.h>
+
 #include <algorithm>
 #include <charconv>
+#include <cstring>
 #include <fstream>
 #include <limits>
 #include <string>
+#include <utility>
 
 namespace baleen::worker {
 namespace {
@@ -27,7 +33,44 @@ std::uint64_t NumberOr(std::string_view text, std::uint64_t otherwise) {
   return error == std::errc() ? value : otherwise;
 }
 
+// The contents of the first note of `type` in `notes`; empty without one.
+std::string NoteIn(std::string_view notes, std::uint32_t type) {
+  const auto padded = [](std::size_t size) { return (size + 3) & ~std::size_t{3}; };
+  while (notes.size() >= sizeof(ElfW(Nhdr))) {
+    ElfW(Nhdr) header;
+    std::memcpy(&header, notes.data(), sizeof(header));
+    notes.remove_prefix(sizeof(header));
+    const std::size_t name = padded(header.n_namesz);
+    if (name > notes.size() || header.n_descsz > notes.size() - name) return "";
+    if (header.n_type == type) return std::string(notes.substr(name, header.n_descsz));
+    notes.remove_prefix(std::min(notes.size(), name + padded(header.n_descsz)));
+  }
+  return "";
+}
+
 }  // namespace
+
+std::string BuildId() {
+  std::string id;
+  // The first object is the program itself; a result other than 0 ends the iteration.
+  dl_iterate_phdr(
+      [](dl_phdr_info* program, std::size_t /*size*/, void* found) {
+        for (int i = 0; i < program->dlpi_phnum; ++i) {
+          const auto& segment = program->dlpi_phdr[i];
+          if (segment.p_type != PT_NOTE) continue;
+          const auto* notes = reinterpret_cast<const char*>(program->dlpi_addr + segment.p_vaddr);
+          std::string bytes = NoteIn({notes, segment.p_memsz}, NT_GNU_BUILD_ID);
+          if (bytes.empty()) continue;
+          *static_cast<std::string*>(found) = std::move(bytes);
+          break;
+        }
+        return 1;
+      },
+      &id);
+  std::string digits;
+  for (const char byte : id) digits += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return digits;
+}
 
 absl::Status CheckCpu() {
 #if defined(__x86_64__)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -11,6 +12,10 @@ namespace baleen::worker {
 // FAILED_PRECONDITION names what the CPU lacks of x86-64-v3 (AVX2, FMA, BMI2: every server since
 // 2015), which the kernels need.
 absl::Status CheckCpu();
+
+// The linker's fingerprint of this program in hexadecimal digits: two that differ were not built
+// from the same sources in the same way. Empty when it was linked without one.
+std::string BuildId();
 
 // Memory that can be had without swapping: MemAvailable, or less where a control group allows less.
 // Never fails: 0 when nobody says.

@@ -33,6 +33,7 @@ int Run(const ProcessOptions& options, absl::FunctionRef<absl::Status()> serve) 
   log::Init(options.name, options.log_format, options.log_level);
   BlockStopSignals();
   if (options.die_with_parent && !DieWithParent(parent)) return 1;
+  RaiseOpenFilesLimit();
   const absl::Status status = serve();
   log::Flush();
   return Conclude(status);

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,6 +38,13 @@ bool AwaitStopSignal(absl::Duration limit) {
 // To the process, not to the thread: it waits for AwaitStopSignal.
 void RequestStop() {
   BALEEN_CHECK(kill(getpid(), SIGTERM) == 0, "a signal to ourselves cannot fail");
+}
+
+void RaiseOpenFilesLimit() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)setrlimit(RLIMIT_NOFILE, &limit);  // up to the hard limit is always allowed
 }
 
 bool DieWithParent(int parent) {

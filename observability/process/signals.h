@@ -1,4 +1,4 @@
-// The signals that stop a server process.
+// The signals that stop a server process, and the limits it lives under.
 #pragma once
 
 #include "absl/time/time.h"
@@ -14,6 +14,10 @@ void RequestStop();
 
 // True when SIGTERM or SIGINT is there, or comes within `limit`; takes it.
 bool AwaitStopSignal(absl::Duration limit);
+
+// As many open files as the hard limit allows: a listener of gRPC that has once run out of them may
+// never accept again.
+void RaiseOpenFilesLimit();
 
 // SIGKILL when the parent process ends: a drain has no reader then, and would keep ports and memory
 // from those who come next. False when it has ended already. `parent` is what getppid said before.

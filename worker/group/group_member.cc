@@ -13,6 +13,8 @@
 namespace baleen::worker {
 namespace {
 
+constexpr absl::Duration kFailureLogEvery = absl::Seconds(10);
+
 // In [0, 1).
 double RandomShare() { return static_cast<double>(contract::RandomNonZero() >> 11) * 0x1p-53; }
 
@@ -142,10 +144,12 @@ GroupMember::Ending GroupMember::AttendOnce() {
   {
     const std::lock_guard lock(mutex_);
     stream_ = nullptr;
-    changed = joined || why != last_failure_;
+    const absl::Duration now = SystemClock().Monotonic();
+    changed = joined || why != last_failure_ || now - failure_logged_at_ >= kFailureLogEvery;
     last_failure_ = why;
+    if (changed) failure_logged_at_ = now;
   }
-  // A line when something changes, not one for each attempt.
+  // A line when something changes, and now and then, not one for each attempt.
   if (changed && !ending.refused) {
     const auto log_it = [&](auto log, const char* what) {
       log(what, {{"group", options_.terms.group},

@@ -102,6 +102,7 @@ class GroupMember {
   std::shared_ptr<MemberStream> stream_;  // shared for the length of one call with Stop
   bool stopping_ = false;
   absl::Status last_failure_;  // to join
+  absl::Duration failure_logged_at_ = -absl::InfiniteDuration();
 
   std::thread thread_;
 };

@@ -80,6 +80,9 @@ TEST(PlacementFileTest, FilesThatAreNotThereOrNoneAreNamed) {
   EXPECT_THAT(std::string(ReadPlacementFile(testing::TempDir()).status().message()),
               HasSubstr("is not a regular file"));
   EXPECT_FALSE(WritePlacementFile(testing::TempDir() + "/none/there", {}).ok());
+  // Writing to a device once replaced it by a file.
+  const absl::Status device = WritePlacementFile("/dev/null", {});
+  EXPECT_THAT(std::string(device.message()), HasSubstr("no regular file"));
 }
 
 }  // namespace

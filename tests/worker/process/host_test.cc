@@ -11,6 +11,12 @@ TEST(Host, ThisMachineWillDo) {
   EXPECT_GT(AvailableMemoryBytes(), 1u << 20);
 }
 
+TEST(Host, ProgramsAreToldApartByTheirBuild) {
+  const std::string id = BuildId();
+  EXPECT_GE(id.size(), 16u);
+  EXPECT_EQ(id.find_first_not_of("0123456789abcdef"), std::string::npos) << id;
+}
+
 TEST(Host, MeminfoIsReadByKey) {
   constexpr char kText[] = "MemTotal:  100 kB\nMemFree: 7 kB\nMemAvailable:\t  42 kB\nOdd:\n";
   EXPECT_EQ(MeminfoBytes(kText, "MemTotal"), 100u * 1024);

@@ -4,7 +4,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "observability/base/status_macros.h"
 #include "observability/process/command_line.h"
@@ -98,9 +100,23 @@ absl::Status Deliver(const PlacementOptions& options, const Measured& measured,
   return absl::OkStatus();
 }
 
+// A placement for no load at all would undo one that was made for some.
+absl::Status CheckMeasured(const PlacementOptions& options, const Measured& measured) {
+  const auto any = [](const std::vector<std::uint64_t>& layer) {
+    return std::ranges::any_of(layer, [](std::uint64_t tokens) { return tokens > 0; });
+  };
+  if (std::ranges::any_of(measured.counts, any)) return absl::OkStatus();
+  if (options.group_leader.empty()) {
+    return absl::InvalidArgumentError(options.counts_file + ": all counts are 0");
+  }
+  return absl::FailedPreconditionError(fmt::format(
+      "leader {}: no tokens counted yet; counts follow requests within 5 s", options.group_leader));
+}
+
 absl::Status Run(const PlacementOptions& options) {
   BALEEN_ASSIGN_OR_RETURN(const Measured measured,
                           options.group_leader.empty() ? FromFile(options) : FromGroup(options));
+  BALEEN_RETURN_IF_ERROR(CheckMeasured(options, measured));
   BALEEN_ASSIGN_OR_RETURN(const worker::GroupPlacement placement,
                           BalancedFor(measured.shape, measured.counts));
   return Deliver(options, measured, placement);

@@ -36,7 +36,9 @@ absl::StatusOr<const Json*> LayersOf(std::string_view what, const Json& object) 
   if (!object.is_object()) return Invalid(what, "not a JSON object");
   for (const auto& [name, value] : object.items()) {
     if (name != "layers") {
-      return Invalid(what, fmt::format("there is no field {}", worker::Quoted(name)));
+      return Invalid(what, fmt::format("unknown field {}: counts have \"layers\" only, a placement "
+                                       "is for --placement",
+                                       worker::Quoted(name)));
     }
   }
   const auto layers = object.find("layers");

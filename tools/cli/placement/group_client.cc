@@ -84,6 +84,9 @@ struct GroupClient::Stub {
     if (status.ok()) return absl::OkStatus();
     // The numbers of the two enums are the same by design.
     const auto code = static_cast<absl::StatusCode>(status.error_code());
+    if (code == absl::StatusCode::kUnimplemented) {
+      return {code, fmt::format("{}: who listens there leads no group", address)};
+    }
     return {code, fmt::format("leader {}: {}: {}", address, absl::StatusCodeToString(code),
                               status.error_message())};
   }

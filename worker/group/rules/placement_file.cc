@@ -148,6 +148,11 @@ absl::StatusOr<GroupPlacement> ReadPlacementFile(const std::string& path) {
 
 absl::Status WritePlacementFile(const std::string& path, const GroupPlacement& placement) {
   const std::string text = FormatPlacement(placement);
+  // Replacing a device or a link would take it from its other users.
+  struct stat there {};
+  if (::lstat(path.c_str(), &there) == 0 && !S_ISREG(there.st_mode)) {
+    return absl::InvalidArgumentError(fmt::format("{}: is there, and no regular file", path));
+  }
   const std::string fresh = path + ".new";
   {
     File file(std::fopen(fresh.c_str(), "wbe"));

@@ -28,7 +28,7 @@ std::string FormatPlacement(const GroupPlacement& placement);
 
 // NOT_FOUND or another error of the system names the path.
 absl::StatusOr<GroupPlacement> ReadPlacementFile(const std::string& path);
-// Replaces the file as a whole or not at all.
+// Replaces the file as a whole or not at all; only a regular one.
 absl::Status WritePlacementFile(const std::string& path, const GroupPlacement& placement);
 
 }  // namespace baleen::worker

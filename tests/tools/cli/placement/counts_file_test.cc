@@ -43,7 +43,7 @@ TEST(Counts, AnErrorNamesTheFieldAndTheLimit) {
            {"{}", "field \"layers\" must be a list"},
            {R"({"layers": 7})", "field \"layers\" must be a list"},
            {R"({"layers": []})", "field \"layers\" has 0 of them, not 1 to 1024"},
-           {R"({"layers": [[1]], "version": 1})", "there is no field"},
+           {R"({"layers": [[1]], "version": 1})", "unknown field"},
            {R"({"layers": [[1]], "layers": [[1]]})", "layers"},
            {R"({"layers": [[1]]} x)", "c.json"},
            {R"({"layers": [1]})", "layers[0]: it must be a list"},

@@ -32,7 +32,6 @@ MAY_INCLUDE = {
     "worker/ucx": ["observability/base"],
     "worker/kv_transfer": ["proto/contract", "observability/base", "worker/ucx"],
     "worker/kv_transfer/protocol": ["worker/kv_transfer", "proto/contract", "observability/base"],
-    "worker/bench": L0 + ["worker"],
     "worker/kv_transfer/bench": ["worker/kv_transfer", "proto/contract", "observability/base"],
     "worker/expert_parallel": ["proto/contract", "observability/base"],
     "worker/expert_parallel/ucx": ["worker/expert_parallel", "worker/ucx", "observability/base"],

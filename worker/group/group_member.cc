@@ -156,7 +156,9 @@ GroupMember::Ending GroupMember::AttendOnce() {
                  {"leader", options_.leader},
                  {"status", why.ToString()}});
     };
-    if (joined) {
+    if (absl::IsCancelled(why)) {
+      log_it(log::Info, "left the group");
+    } else if (joined) {
       log_it(log::Warning, "stream to the group's leader lost");
     } else if (absl::IsUnavailable(why)) {  // as when a group starts, its leader last
       log_it(log::Info, "waiting for the group's leader");

@@ -100,12 +100,12 @@ void GroupMember::ReportCounts(const ExpertCounts& counts) { mailbox_.AddCounts(
 void GroupMember::Run(absl::Duration alone_since) {
   Backoff backoff(options_.backoff);
   do {
+    const absl::Duration begun = options_.clock->Monotonic();
     const Ending ending = AttendOnce();
     const absl::Duration now = options_.clock->Monotonic();
-    if (ending.joined) {
-      backoff.Reset();
-      alone_since = now;
-    }
+    if (ending.joined) alone_since = now;
+    // A stream that ends as soon as it has begun is no success: leader and rank may not agree.
+    if (ending.joined && now - begun >= options_.backoff.longest) backoff.Reset();
     {
       const std::lock_guard lock(mutex_);
       if (stopping_) return;

@@ -45,7 +45,7 @@ struct RenderedPrompt {
 // loaded; any number of threads may use one.
 //
 // A message can not steer the model: control tokens spelled out in its content stay text, whatever
-// the template does with it (how: router/text/crate/src/control.rs). The one exception: <think> and
+// the template does with it (how: text/crate/src/control.rs). The one exception: <think> and
 // </think> in an assistant message are tags, so that the template can drop earlier reasoning.
 class ChatTemplate {
  public:

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "router/text/crate/baleen_text.h"
+#include "text/crate/baleen_text.h"
 
 namespace baleen::router {
 

@@ -1,5 +1,5 @@
 // Text to token ids and back, exactly as the model's own tokenizer.json says. The work is done by
-// Hugging Face's Rust crate, behind the C ABI in router/text/crate.
+// Hugging Face's Rust crate, behind the C ABI in text/crate.
 #pragma once
 
 #include <cstddef>

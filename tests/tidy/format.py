@@ -23,7 +23,7 @@ def check():
 def fix():
     run(["-i"])
     if shutil.which("rustfmt"):
-        crate = tree.ROOT / "router/text/crate"
+        crate = tree.ROOT / "text/crate"
         subprocess.run(["rustfmt", "--edition", "2021", *sorted(crate.glob("src/**/*.rs"))], cwd=crate, check=True)
 
 

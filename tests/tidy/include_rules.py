@@ -5,7 +5,7 @@ Every folder lists the folders it may include (besides itself); every third-part
 import tree
 
 L0 = ["proto", "observability/base", "observability/metrics", "observability/process",
-      "kernels/include"]
+      "kernels/include", "text/grammar"]
 
 MAY_INCLUDE = {
     "proto/contract": ["observability/base"],
@@ -13,6 +13,8 @@ MAY_INCLUDE = {
     "observability/metrics": ["observability/base"],
     "observability/process": ["observability/base"],
     "kernels/include": [],
+    "text/crate": [],
+    "text/grammar": ["proto/contract", "observability/base", "text/crate"],
     "kernels/reference": ["kernels/include"],
     "kernels/cuda": [],
     "kernels/bench": ["kernels/include", "kernels/reference"],
@@ -38,7 +40,8 @@ MAY_INCLUDE = {
     "worker/expert_parallel/ucx/wire": ["worker/expert_parallel", "observability/base"],
     "worker/expert_parallel/bench": ["worker/expert_parallel", "observability/base"],
     "worker/expert_parallel/nccl": ["worker/expert_parallel", "kernels/cuda", "observability/base"],
-    "worker/engine": L0 + ["worker/cache", "worker/scheduler", "worker/model", "worker/kv_transfer",
+    "worker/grammar": ["text/grammar", "proto/contract", "observability/base"],
+    "worker/engine": L0 + ["worker/cache", "worker/grammar", "worker/scheduler", "worker/model", "worker/kv_transfer",
                            "worker/expert_parallel"],
     "worker/engine/lockstep": ["worker/engine", "worker/model", "worker/expert_parallel",
                                "observability/base", "observability/metrics"],
@@ -50,8 +53,7 @@ MAY_INCLUDE = {
     "worker/group/rules": ["worker/group", "worker/expert_parallel", "worker/model/format",
                            "observability/base"],
     "worker": L0 + ["worker"],  # main.cc wires
-    "router/text/crate": [],
-    "router/text": ["proto/contract", "observability/base"],
+    "router/text": ["proto/contract", "observability/base", "text"],
     "router/policy": ["proto/contract", "observability/base"],
     "router/admission": ["proto/contract", "observability/base"],
     "router/dispatch": L0 + ["router/policy", "router/admission"],
@@ -90,13 +92,13 @@ THIRD_PARTY = {
     "CUDA": (("cuda",), ["kernels/cuda", "worker/device", "worker/expert_parallel/nccl"]),
     "prometheus-cpp": (("prometheus/",), ["observability/metrics"]),
     "spdlog": (("spdlog/",), ["observability/base"]),
-    "the text crate": (("router/text/crate/",), ["router/text"]),
-    "nlohmann-json": (("nlohmann/",), ["worker/model", "worker/group", "router/text", "tools/cli", "router/main.cc",
+    "the text crate": (("text/crate/",), ["router/text", "text/grammar"]),
+    "nlohmann-json": (("nlohmann/",), ["worker/model", "worker/group", "router/text", "text/grammar", "tools/cli", "router/main.cc",
                                        "worker/main.cc"]),
     "CLI11": (("CLI/",), ["tools/cli", "observability/process", "router/options.cc",
                           "worker/options.cc"]),
     "OpenSSL": (("openssl/",), ["proto/contract", "worker/model"]),
-    "abseil": (("absl/",), ["proto", "observability", "worker", "router", "tools"]),
+    "abseil": (("absl/",), ["proto", "observability", "text", "worker", "router", "tools"]),
 }
 
 
@@ -128,7 +130,7 @@ def check():
             top = target.split("/", 1)[0]
             if top == "tests":
                 yield f"{where}: nothing includes tests"
-            elif top in ("proto", "observability", "kernels", "worker", "router", "tools"):
+            elif top in ("proto", "observability", "kernels", "text", "worker", "router", "tools"):
                 if target.startswith("proto/baleen/v1/"):
                     continue  # generated messages: governed by their homes above
                 if not allowed(folder, folder_of(target)):

@@ -6,7 +6,7 @@ import subprocess
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Not written by hand, or data.
-GENERATED = ("models/", "tests/golden/", "tests/fuzz/corpus/", "router/text/crate/Cargo.lock")
+GENERATED = ("models/", "tests/golden/", "tests/fuzz/corpus/", "text/crate/Cargo.lock")
 
 
 @functools.lru_cache(None)

@@ -2,6 +2,8 @@
 // tests/fakes.
 #pragma once
 
+#include <string>
+
 #include "absl/status/status.h"
 #include "router/dispatch/messages.h"
 
@@ -27,8 +29,19 @@ class ReplySink {
   virtual ~ReplySink() = default;
   // The next token of a request: index 0, 1, 2, ... False: no room; the request is then ended.
   virtual bool Token(contract::RequestId id, ReplyToken token) = 0;
+  // Log-probabilities of the next tokens of the prompt, when asked for: all of them, in order and
+  // each once, before the first token. False as with Token.
+  virtual bool PromptLogprobs(contract::RequestId /*id*/, router::PromptLogprobs /*logprobs*/) {
+    return true;
+  }
   // The one ending of a request, after all its tokens.
   virtual void End(contract::RequestId id, Ending ending) = 0;
+  // For a request with `explain`, whenever it is started, which is before its first token: why it
+  // went where it went, for people. One line of printable ASCII, at most kExplanationBytesMax.
+  virtual void Routed(contract::RequestId /*id*/, std::string /*explanation*/) {}
+  // All that one event (a worker's message, a call of a client, a tick) had for this sink has been
+  // given to it: the moment to wake up whoever takes it. Once for each event and sink touched.
+  virtual void Flush() {}
 };
 
 // Dispatch as the client side sees it. Any thread.

@@ -28,10 +28,11 @@ const prometheus::Histogram::BucketBoundaries kTransferBuckets = {
 
 // "finished" and the names of contract::Reason (observability knows no proto; a test compares the
 // two lists).
-constexpr std::array<std::string_view, 13> kOutcomes = {
-    "finished",  "invalid_request", "prompt_too_long", "model_not_found",   "queue_full",
-    "no_worker", "worker_lost",     "transfer_failed", "deadline_exceeded", "cancelled",
-    "draining",  "numeric_fault",   "internal"};
+constexpr std::array<std::string_view, 16> kOutcomes = {
+    "finished",        "invalid_request",   "prompt_too_long", "model_not_found",
+    "unauthenticated", "permission_denied", "rate_limited",    "queue_full",
+    "no_worker",       "worker_lost",       "transfer_failed", "deadline_exceeded",
+    "cancelled",       "draining",          "numeric_fault",   "internal"};
 
 prometheus::Counter& MakeCounter(prometheus::Registry& registry, const char* name, const char* help,
                                  const Labels& labels = {}) {

@@ -16,6 +16,9 @@ enum class Reason : std::uint8_t {
   kInvalidRequest,    // a field is missing, malformed or out of range
   kPromptTooLong,     // prompt plus reply do not fit the context
   kModelNotFound,     // no such model
+  kUnauthenticated,   // no API key, or not a good one
+  kPermissionDenied,  // the key, or the certificate, does not allow it
+  kRateLimited,       // the tenant's tokens of this minute are used: try again later
   kQueueFull,         // admission queue or worker capacity: try again later
   kNoWorker,          // no worker of a needed role is attached
   kWorkerLost,        // the worker that served the request is gone

@@ -5,13 +5,19 @@ Every folder lists the folders it may include (besides itself); every third-part
 import tree
 
 L0 = ["proto", "observability/base", "observability/metrics", "observability/process",
-      "kernels/include", "text/grammar"]
+      "kernels/include", "text/grammar", "security"]
 
 MAY_INCLUDE = {
     "proto/contract": ["observability/base"],
     "observability/base": [],
     "observability/metrics": ["observability/base"],
     "observability/process": ["observability/base"],
+    "security": ["observability/base", "proto/contract", "security"],
+    "security/authorization": ["observability/base", "proto/contract", "security"],
+    "security/certificates": ["observability/base", "security/files"],
+    "security/files": ["observability/base"],
+    "security/grpc": ["observability/base", "proto/contract", "security"],
+    "security/issuing": ["observability/base", "security/files"],
     "kernels/include": [],
     "text/crate": [],
     "text/grammar": ["proto/contract", "observability/base", "text/crate"],
@@ -55,12 +61,19 @@ MAY_INCLUDE = {
     "worker": L0 + ["worker"],  # main.cc wires
     "router/text": ["proto/contract", "observability/base", "text"],
     "router/policy": ["proto/contract", "observability/base"],
+    "router/access": ["proto/contract", "observability/base", "security/files"],
     "router/admission": ["proto/contract", "observability/base"],
     "router/dispatch": L0 + ["router/policy", "router/admission"],
     "router/cluster": L0 + ["router/policy", "router/dispatch"],
-    "router/server": L0 + ["router/policy", "router/admission", "router/dispatch", "router/cluster",
+    "router/server": L0 + ["router/access", "router/policy", "router/admission", "router/dispatch", "router/cluster",
                            "router/text"],
-    "router/server/request": L0 + ["router/policy", "router/dispatch", "router/cluster", "router/text"],
+    "router/server/generation": L0 + ["router/policy", "router/admission", "router/dispatch",
+                                      "router/text", "router/server/request"],
+    "router/server/http": ["observability/base"],
+    "router/server/openai/json": ["proto/contract", "observability/base", "router/text"],
+    "router/server/openai": L0 + ["router/server/generation", "router/server/request", "router/text",
+                                  "router/dispatch"],
+    "router/server/request": L0 + ["router/access", "router/policy", "router/dispatch", "router/cluster", "router/text"],
     "router": L0 + ["router"],  # main.cc wires
     "tools/cli": L0,
     "tools/cli/cluster": ["observability/base"],
@@ -73,11 +86,11 @@ MAY_INCLUDE = {
                                  "tools/cli/terminal", "tools/cli/cluster"],
     # generate --model: a request in one process, read as a router reads it and run as a worker runs it.
     "tools/cli/session": L0 + ["worker", "router/text", "router/server", "router/policy", "tools/cli"],
-    "tools/cli/commands": L0 + ["worker", "tools/cli"],
+    "tools/cli/commands": L0 + ["worker", "router/access", "tools/cli"],
 }
 
 # Package -> (what its includes start with, the folders that may use it).
-GRPC_HOMES = ["router/server", "router/cluster", "worker/attach", "worker/group", "tools/cli",
+GRPC_HOMES = ["security/grpc", "router/server", "router/cluster", "worker/attach", "worker/group", "tools/cli",
               "worker/main.cc", "router/main.cc"]
 THIRD_PARTY = {
     "gRPC": (("grpcpp/", "grpc/", "proto/baleen/v1/inference.grpc", "proto/baleen/v1/worker.grpc",
@@ -93,12 +106,13 @@ THIRD_PARTY = {
     "prometheus-cpp": (("prometheus/",), ["observability/metrics"]),
     "spdlog": (("spdlog/",), ["observability/base"]),
     "the text crate": (("text/crate/",), ["router/text", "text/grammar"]),
-    "nlohmann-json": (("nlohmann/",), ["worker/model", "worker/group", "router/text", "text/grammar", "tools/cli", "router/main.cc",
+    "Boost": (("boost/",), ["router/server/http"]),
+    "nlohmann-json": (("nlohmann/",), ["router/server/openai/json", "worker/model", "worker/group", "router/text", "router/access", "text/grammar", "tools/cli", "router/main.cc",
                                        "worker/main.cc"]),
     "CLI11": (("CLI/",), ["tools/cli", "observability/process", "router/options.cc",
                           "worker/options.cc"]),
-    "OpenSSL": (("openssl/",), ["proto/contract", "worker/model"]),
-    "abseil": (("absl/",), ["proto", "observability", "text", "worker", "router", "tools"]),
+    "OpenSSL": (("openssl/",), ["proto/contract", "worker/model", "security", "router/access"]),
+    "abseil": (("absl/",), ["proto", "observability", "security", "text", "worker", "router", "tools"]),
 }
 
 
@@ -130,7 +144,7 @@ def check():
             top = target.split("/", 1)[0]
             if top == "tests":
                 yield f"{where}: nothing includes tests"
-            elif top in ("proto", "observability", "kernels", "text", "worker", "router", "tools"):
+            elif top in ("proto", "observability", "security", "kernels", "text", "worker", "router", "tools"):
                 if target.startswith("proto/baleen/v1/"):
                     continue  # generated messages: governed by their homes above
                 if not allowed(folder, folder_of(target)):

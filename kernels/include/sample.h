@@ -5,6 +5,13 @@
 
 namespace baleen::kernels {
 
+// A token that has been written: in the prompt, or some times in the reply.
+struct TokenUse {
+  std::int32_t token = 0;
+  std::uint32_t in_reply = 0;  // times
+  bool in_prompt = false;
+};
+
 // One row: chooses the next token.
 struct SampleParams {
   std::int64_t vocabulary = 0;               // at most 2^22: sums of weights fit 64 bits

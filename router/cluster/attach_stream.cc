@@ -105,6 +105,12 @@ absl::Status AttachStream::TakeFrame() {
       }
       return absl::OkStatus();
     }
+    case v1::WorkerMessage::kPromptLogprobs: {
+      absl::StatusOr<PromptLogprobsFrame> logprobs = FromWire(incoming_.prompt_logprobs(), *info_);
+      if (!logprobs.ok()) return logprobs.status();
+      context_.dispatcher.OnPromptLogprobs(*worker_, *std::move(logprobs));
+      return absl::OkStatus();
+    }
     case v1::WorkerMessage::kEnded: {
       absl::StatusOr<EndedFrame> ended = FromWire(incoming_.ended());
       if (!ended.ok()) return ended.status();
@@ -113,6 +119,7 @@ absl::Status AttachStream::TakeFrame() {
     }
     case v1::WorkerMessage::kHello:
       return absl::InvalidArgumentError("a second Hello");
+    case v1::WorkerMessage::kCacheEvents:
     case v1::WorkerMessage::BODY_NOT_SET:
       // A kind of message that a newer worker knows: it says at least that the worker lives.
       return absl::OkStatus();

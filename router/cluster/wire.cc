@@ -35,7 +35,7 @@ absl::StatusOr<TokenLogprobs> LogprobsFromWire(const v1::Logprobs& wire, const W
   if (count != wire.top_logprobs_size() ||
       static_cast<std::uint32_t>(count) > contract::kLogprobsMax) {
     return absl::InvalidArgumentError(
-        fmt::format("step: {} ids and {} log-probabilities of one token, limit {} of each", count,
+        fmt::format("{} ids and {} log-probabilities of one token, limit {} of each", count,
                     wire.top_logprobs_size(), contract::kLogprobsMax));
   }
   TokenLogprobs result{.sampled = wire.sampled()};
@@ -44,14 +44,14 @@ absl::StatusOr<TokenLogprobs> LogprobsFromWire(const v1::Logprobs& wire, const W
   for (int i = 0; i < count; ++i) {
     const std::int32_t id = wire.top_token_ids(i);
     if (!InVocabulary(id, from)) {
-      return absl::InvalidArgumentError(fmt::format(
-          "step: log-probability of token {}, vocabulary {}", id, from.model.vocabulary_size));
+      return absl::InvalidArgumentError(fmt::format("log-probability of token {}, vocabulary {}",
+                                                    id, from.model.vocabulary_size));
     }
     // A token outside of the float range has probability 0.
     finite = finite && !std::isnan(wire.top_logprobs(i));
     result.top.emplace_back(id, wire.top_logprobs(i));
   }
-  if (!finite) return absl::InvalidArgumentError("step: a log-probability is not a number");
+  if (!finite) return absl::InvalidArgumentError("a log-probability is not a number");
   return result;
 }
 
@@ -115,22 +115,60 @@ std::uint32_t DeadlineToWire(absl::Duration time_left) {
       absl::ToInt64Milliseconds(time_left), 1, std::numeric_limits<std::uint32_t>::max()));
 }
 
+void SamplingToWire(const Sampling& sampling, v1::Sampling& out) {
+  out.set_temperature(sampling.temperature);
+  out.set_top_k(sampling.top_k);
+  out.set_top_p(sampling.top_p);
+  out.set_seed(sampling.seed);
+  out.set_logprobs(sampling.logprobs);
+  out.set_min_p(sampling.min_p);
+  if (sampling.repetition_penalty != 1.0f) {
+    out.set_repetition_penalty(sampling.repetition_penalty);
+  }
+  out.set_frequency_penalty(sampling.frequency_penalty);
+  out.set_presence_penalty(sampling.presence_penalty);
+  for (const LogitBias& bias : sampling.biases) {
+    out.add_bias_token_ids(bias.token);
+    out.add_biases(bias.bias);
+  }
+}
+
+void GrammarToWire(const GrammarSpec& grammar, v1::Grammar& out) {
+  switch (grammar.source.kind) {
+    case text::GrammarKind::kJsonSchema:
+      out.set_json_schema(grammar.source.text);
+      break;
+    case text::GrammarKind::kRegex:
+      out.set_regex(grammar.source.text);
+      break;
+    case text::GrammarKind::kLark:
+      out.set_lark(grammar.source.text);
+      break;
+  }
+  if (grammar.after_token) out.set_after_token(*grammar.after_token);
+}
+
 void BodyToWire(const StartFrame& start, v1::RouterMessage& message) {
   v1::Start& out = *message.mutable_start();
   KeyToWire(start.key, *out.mutable_key());
   out.set_leg(LegToWire(start.leg));
   out.mutable_prompt_token_ids()->Add(start.prompt->begin(), start.prompt->end());
-  v1::Sampling& sampling = *out.mutable_sampling();
-  sampling.set_temperature(start.sampling.temperature);
-  sampling.set_top_k(start.sampling.top_k);
-  sampling.set_top_p(start.sampling.top_p);
-  sampling.set_seed(start.sampling.seed);
-  sampling.set_logprobs(start.sampling.logprobs);
+  SamplingToWire(start.sampling, *out.mutable_sampling());
   out.set_tokens_max(start.tokens_max);
   out.set_ignore_eos(start.ignore_eos);
   out.set_deadline_ms(DeadlineToWire(start.time_left));
   out.set_transfer(start.transfer.value);
   out.set_peer_data_plane_address(start.peer_address);
+  out.mutable_stop_token_ids()->Add(start.stop_token_ids.begin(), start.stop_token_ids.end());
+  out.set_tokens_min(start.tokens_min);
+  if (start.prompt_logprobs) out.set_prompt_logprobs(*start.prompt_logprobs);
+  if (start.grammar != nullptr) GrammarToWire(*start.grammar, *out.mutable_grammar());
+  if (start.block_hashes != nullptr) {
+    std::string& bytes = *out.mutable_block_hashes();
+    for (const contract::BlockHash& hash : *start.block_hashes) {
+      bytes.append(hash.bytes.begin(), hash.bytes.end());
+    }
+  }
 }
 
 void BodyToWire(const CancelFrame& cancel, v1::RouterMessage& message) {
@@ -214,13 +252,42 @@ absl::StatusOr<std::vector<TokenFrame>> FromWire(const v1::StepOutput& step,
   return tokens;
 }
 
+absl::StatusOr<PromptLogprobsFrame> FromWire(const v1::PromptLogprobs& logprobs,
+                                             const WorkerInfo& from) {
+  const auto count = static_cast<std::size_t>(logprobs.logprobs_size());
+  if (count > contract::kPromptLogprobsPerMessage || logprobs.first() > from.model.context_tokens) {
+    return absl::InvalidArgumentError(fmt::format(
+        "prompt log-probabilities: {} entries from token {} on, limits {} and {}", count,
+        logprobs.first(), contract::kPromptLogprobsPerMessage, from.model.context_tokens));
+  }
+  PromptLogprobsFrame frame{.key = KeyFromWire(logprobs.key()),
+                            .logprobs = {.first = logprobs.first()}};
+  frame.logprobs.entries.reserve(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    const v1::Logprobs& entry = logprobs.logprobs(static_cast<int>(i));
+    const bool is_first_token = logprobs.first() + i == 0;
+    if (entry.present() == is_first_token) {
+      return absl::InvalidArgumentError(
+          fmt::format("prompt log-probabilities: token {} has {}", logprobs.first() + i,
+                      entry.present() ? "one, though nothing precedes it" : "none"));
+    }
+    std::optional<TokenLogprobs>& out = frame.logprobs.entries.emplace_back();
+    if (!entry.present()) continue;
+    absl::StatusOr<TokenLogprobs> values = LogprobsFromWire(entry, from);
+    if (!values.ok()) return values.status();
+    out = *std::move(values);
+  }
+  return frame;
+}
+
 absl::StatusOr<EndedFrame> FromWire(const v1::Ended& ended) {
   const absl::StatusOr<EndReason> reason = ReasonFromWire(ended.reason());
   if (!reason.ok()) return reason.status();
   EndedFrame frame{.key = KeyFromWire(ended.key()),
                    .reason = *reason,
                    .tokens = ended.tokens(),
-                   .kv_transfer_bytes = ended.kv_transfer_bytes()};
+                   .kv_transfer_bytes = ended.kv_transfer_bytes(),
+                   .cached_tokens = ended.cached_tokens()};
   if (*reason == EndReason::kError) {
     const int code = ended.code() >= 1 && ended.code() <= 16
                          ? ended.code()

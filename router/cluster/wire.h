@@ -27,6 +27,8 @@ LoadReport FromWire(const v1::LoadReport& load);
 // INVALID_ARGUMENT names the list and the limit.
 absl::StatusOr<std::vector<TokenFrame>> FromWire(const v1::StepOutput& step,
                                                  const WorkerInfo& from);
+absl::StatusOr<PromptLogprobsFrame> FromWire(const v1::PromptLogprobs& logprobs,
+                                             const WorkerInfo& from);
 absl::StatusOr<EndedFrame> FromWire(const v1::Ended& ended);
 
 v1::RouterMessage ToWire(const WelcomeFrame& welcome);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "observability/base/check.h"
 #include "observability/base/log.h"
 #include "proto/contract/status.h"
@@ -72,6 +74,29 @@ void Dispatcher::OnSuspect(WorkerId worker, bool suspect) {
   if (!suspect) TryStartAll();
 }
 
+void Dispatcher::OnPromptLogprobs(WorkerId worker, PromptLogprobsFrame frame) {
+  Live* live = FindCurrent(worker, frame.key);
+  if (live == nullptr) {
+    ++stale_frames_total_;
+    return;
+  }
+  PromptLogprobs& logprobs = frame.logprobs;
+  if (absl::Status status = CheckPromptLogprobs(*live, worker, logprobs); !status.ok()) {
+    Fail(*live, std::move(status));
+    return;
+  }
+  // An attempt before this one has perhaps delivered some: they are the same, to the bit.
+  const std::size_t known =
+      std::min(live->prompt_logprobs_delivered - logprobs.first, logprobs.entries.size());
+  logprobs.entries.erase(logprobs.entries.begin(),
+                         logprobs.entries.begin() + static_cast<std::ptrdiff_t>(known));
+  logprobs.first += static_cast<std::uint32_t>(known);
+  if (logprobs.entries.empty()) return;
+  live->prompt_logprobs_delivered += logprobs.entries.size();
+  if (live->request.sink->PromptLogprobs(live->request.id, std::move(logprobs))) return;
+  Fail(*live, MakeStatus(Reason::kCancelled, "the client takes log-probabilities too slowly"));
+}
+
 void Dispatcher::OnTokens(WorkerId worker, std::vector<TokenFrame> tokens) {
   for (TokenFrame& token : tokens) TakeToken(worker, std::move(token));
 }
@@ -86,6 +111,10 @@ void Dispatcher::OnEnded(WorkerId worker, EndedFrame ended) {
     workers_.GiveBack(leg.grant);
     live->ending.kv_transfer_bytes =
         std::max(live->ending.kv_transfer_bytes, ended.kv_transfer_bytes);
+    if (&leg == &live->first) {
+      const auto prompt_tokens = static_cast<std::uint32_t>(live->request.prompt->size());
+      live->ending.cached_tokens = std::min(ended.cached_tokens, prompt_tokens);
+    }
     TakeEnd(*live, leg, ended);
   } else {
     ++stale_frames_total_;
@@ -189,7 +218,10 @@ void Dispatcher::Start(Live& live, const RoutePlan& plan) {
                    .prompt = live.request.prompt,
                    .sampling = live.request.sampling,
                    .tokens_max = live.request.tokens_max,
-                   .ignore_eos = live.request.ignore_eos};
+                   .ignore_eos = live.request.ignore_eos,
+                   .stop_token_ids = live.request.stop_token_ids,
+                   .tokens_min = live.request.tokens_min,
+                   .grammar = live.request.grammar};
   if (live.request.deadline < absl::InfiniteDuration()) {
     frame.time_left = live.request.deadline - clock_.Monotonic();
   }
@@ -204,6 +236,8 @@ void Dispatcher::Start(Live& live, const RoutePlan& plan) {
     frame.leg = Leg::kPrefill;
     frame.peer_address = workers_.info(plan.decode).data_plane_address;
   }
+  frame.prompt_logprobs = live.request.prompt_logprobs;
+  frame.block_hashes = live.request.block_hashes;
   StartLeg(live.first, live.split ? PrefillWork(query) : WholeWork(query), std::move(frame));
 }
 
@@ -239,6 +273,15 @@ void Dispatcher::TakeToken(WorkerId worker, TokenFrame frame) {
                                        frame.sequence)));
     return;
   }
+  if (from_first && live->request.prompt_logprobs &&
+      live->prompt_logprobs_delivered < live->request.prompt->size()) {
+    Fail(*live, MakeStatus(Reason::kInternal,
+                           fmt::format("{} sent a token after log-probabilities of {} of {} prompt "
+                                       "tokens",
+                                       Describe(live->first), live->prompt_logprobs_delivered,
+                                       live->request.prompt->size())));
+    return;
+  }
   if (!from_first) live->decode_has_spoken = true;
   const std::uint64_t number = frame.key.id.number;
   ready_.clear();
@@ -260,6 +303,25 @@ void Dispatcher::TakeToken(WorkerId worker, TokenFrame frame) {
   }
   const auto it = lives_.find(number);
   if (it != lives_.end() && it->second.finish) FinishIfComplete(it->second);
+}
+
+// They begin within, or right after, what is known already, and end within the prompt.
+absl::Status Dispatcher::CheckPromptLogprobs(const Live& live, WorkerId worker,
+                                             const PromptLogprobs& logprobs) const {
+  const bool asked = live.request.prompt_logprobs.has_value() && live.order.next() == 0 &&
+                     live.first.worker == worker;
+  const std::size_t end = logprobs.first + logprobs.entries.size();
+  if (asked && logprobs.first <= live.prompt_logprobs_delivered &&
+      end <= live.request.prompt->size()) {
+    return absl::OkStatus();
+  }
+  return MakeStatus(
+      Reason::kInternal,
+      fmt::format("worker {} sent log-probabilities of prompt tokens {} to {}, {}",
+                  workers_.NameOf(worker), logprobs.first, end,
+                  asked ? fmt::format("{} of {} are known", live.prompt_logprobs_delivered,
+                                      live.request.prompt->size())
+                        : std::string("which are not of its leg")));
 }
 
 void Dispatcher::Deliver(Live& live, ReplyToken token) {

@@ -80,6 +80,7 @@ class Dispatcher {
   void OnAttached(WorkerId worker, std::shared_ptr<const WorkerInfo> info, WorkerLink& link);
   void OnLoad(WorkerId worker, const LoadReport& load);
   void OnSuspect(WorkerId worker, bool suspect);
+  void OnPromptLogprobs(WorkerId worker, PromptLogprobsFrame frame);
   void OnTokens(WorkerId worker, std::vector<TokenFrame> tokens);
   void OnEnded(WorkerId worker, EndedFrame ended);
   void OnLost(WorkerId worker, std::string_view why);
@@ -114,8 +115,9 @@ class Dispatcher {
     // The transfer failed at the decode rank; the prefill rank has not ended its leg.
     std::optional<absl::Status> decode_failure;
     ReplyOrder order;
-    std::optional<Finish> finish;  // known, but tokens before it are still to come
-    Ending ending;                 // filled while the request runs
+    std::size_t prompt_logprobs_delivered = 0;  // prompt tokens, over all attempts
+    std::optional<Finish> finish;               // known, but tokens before it are still to come
+    Ending ending;                              // filled while the request runs
 
     contract::RequestKey key() const { return {request.id, attempt}; }
     // All KV is on the decode rank and the first token is here: the request does not need the
@@ -139,6 +141,8 @@ class Dispatcher {
   // Running.
   Live* FindCurrent(WorkerId worker, const contract::RequestKey& key);
   void TakeToken(WorkerId worker, TokenFrame frame);
+  absl::Status CheckPromptLogprobs(const Live& live, WorkerId worker,
+                                   const PromptLogprobs& logprobs) const;
   void Deliver(Live& live, ReplyToken token);
   void TakeEnd(Live& live, OpenLeg& leg, const EndedFrame& ended);
   void TakeFailure(Live& live, const OpenLeg& leg, const absl::Status& status);

@@ -157,6 +157,11 @@ Stream::Next Stream::AwaitWork(StepReport& report) {
 
 // A load without a request goes before the request's end: the router counts on it.
 bool Stream::WriteReport(const StepReport& report) {
+  for (const PromptLogprobsOutput& output : report.prompt_logprobs) {
+    for (const v1::WorkerMessage& message : wire::PromptLogprobsMessages(output)) {
+      if (!stream_->Write(message)) return false;
+    }
+  }
   const bool written = stream_->Write(report.tokens.empty() ? wire::LoadMessage(parts_.load())
                                                             : wire::StepMessage(report));
   if (!written) return false;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "proto/baleen/v1/worker.pb.h"
@@ -35,12 +36,14 @@ v1::WorkerMessage HelloMessage(const WorkerIdentity& identity);
 v1::WorkerMessage LoadMessage(const LoadReport& load);
 // Precondition: there are tokens.
 v1::WorkerMessage StepMessage(const StepReport& report);
+// Some messages of at most contract::kPromptLogprobsPerMessage entries each.
+std::vector<v1::WorkerMessage> PromptLogprobsMessages(const PromptLogprobsOutput& output);
 v1::WorkerMessage EndedMessage(const EndedOutput& ended);
 
 contract::RequestKey KeyOf(const v1::RequestKey& key);
 
-// INVALID_ARGUMENT (with a contract::Reason) for an unknown leg, a bad key, a prompt or address
-// that is too long. Takes the address out of `start`.
+// INVALID_ARGUMENT (with a contract::Reason) for an unknown leg, a bad key, and for lists or texts
+// that are too long or do not fit each other. Takes the texts out of `start`.
 absl::StatusOr<StartCommand> ToStart(v1::Start& start, LinkId link);
 
 // The times of a Welcome, held within sane bounds whatever the router says. INVALID_ARGUMENT

@@ -3,13 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "proto/contract/block_hash.h"
 #include "proto/contract/ids.h"
+#include "text/grammar/grammar.h"
 #include "worker/model/model.h"
 
 namespace baleen::worker {
@@ -22,6 +25,15 @@ struct LinkId {
 
 enum class Leg : std::uint8_t { kWhole, kPrefill, kDecode };  // as baleen.v1.Leg
 
+// What the reply must look like (baleen.v1.Grammar).
+struct GrammarSpec {
+  text::GrammarSource source;
+  // It begins after the first token of this id; without one, with the reply's first token.
+  std::optional<std::int32_t> after_token;
+
+  friend bool operator==(const GrammarSpec&, const GrammarSpec&) = default;
+};
+
 struct StartCommand {
   LinkId link;
   contract::RequestKey key;
@@ -33,6 +45,15 @@ struct StartCommand {
   absl::Duration time_left = absl::InfiniteDuration();
   contract::TransferId transfer;  // legs kPrefill and kDecode
   std::string peer_address;       // leg kPrefill: where to send the KV
+  // End the reply like an end-of-sequence token, also with ignore_eos.
+  std::vector<std::int32_t> stop_token_ids;
+  std::uint32_t tokens_min = 0;  // neither those nor end-of-sequence tokens come before
+  // Most probable tokens to report for each prompt token, 0 to 20, on the leg that computes the
+  // prompt: all of it then, nothing is taken from the cache.
+  std::optional<std::uint32_t> prompt_logprobs;
+  std::optional<GrammarSpec> grammar;
+  // One for each whole block of the prompt, or none: then nothing is kept or found.
+  std::vector<contract::BlockHash> block_hashes;
 };
 
 struct CancelCommand {
@@ -60,6 +81,14 @@ struct TokenOutput {
   bool with_logprobs = false;
 };
 
+// Of prompt tokens first, first + 1, ...; of each request in order, from token 0 on, before the
+// reply's first token. Token 0, which nothing precedes, has none.
+struct PromptLogprobsOutput {
+  contract::RequestKey key;
+  std::uint32_t first = 0;
+  std::vector<std::optional<TokenLogprobs>> entries;
+};
+
 enum class EndReason : std::uint8_t { kStop, kLength, kHandedOver, kCancelled, kError };
 
 struct EndedOutput {
@@ -68,6 +97,7 @@ struct EndedOutput {
   std::uint32_t tokens = 0;  // emitted by this rank
   absl::Status status;       // not OK when reason is kError
   std::uint64_t kv_transfer_bytes = 0;
+  std::uint32_t cached_tokens = 0;  // of the prompt, found in the cache
 };
 
 // As baleen.v1.LoadReport.
@@ -81,10 +111,10 @@ struct LoadReport {
   bool forming = false;  // the group is not complete
 };
 
-// Everything that one engine step has to say to one router. Tokens of a request come before its
-// end.
+// Everything that one engine step has to say to one router, in the order of the lists.
 struct StepReport {
   std::uint64_t step = 0;
+  std::vector<PromptLogprobsOutput> prompt_logprobs;
   std::vector<TokenOutput> tokens;
   std::vector<EndedOutput> ended;
   LoadReport load;

@@ -9,9 +9,19 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/include/sample.h"
 #include "worker/expert_parallel/all_to_all.h"
+#include "worker/model/token_mask.h"
 
 namespace baleen::worker {
+
+// Added to a token's logit; -100 bans the token.
+struct LogitBias {
+  std::int32_t token = 0;
+  float bias = 0.0f;
+
+  friend bool operator==(const LogitBias&, const LogitBias&) = default;
+};
 
 // How to choose a token (baleen.v1.SamplingParams states the ranges; they are validated before they
 // get here).
@@ -22,6 +32,11 @@ struct SampleSpec {
   std::uint64_t seed = 0;
   std::int32_t logprobs =
       -1;  // number of most probable tokens to report, 0 to 20; -1 = no log-probabilities
+  float min_p = 0.0f;               // 0 = all
+  float repetition_penalty = 1.0f;  // of tokens that the prompt or the reply has; 1 = none
+  float frequency_penalty = 0.0f;   // of tokens that the reply has, for each time; 0 = none
+  float presence_penalty = 0.0f;    // of tokens that the reply has; 0 = none
+  std::vector<LogitBias> biases;    // of different tokens
 
   friend bool operator==(const SampleSpec&, const SampleSpec&) = default;
 };
@@ -41,6 +56,14 @@ struct SequenceStep {
   // Non-null: sample the token that follows the last of `tokens`. Its random numbers are keyed by
   // (seed, position + tokens.size()).
   const SampleSpec* sample = nullptr;
+  // What choosing depends on besides `sample`; read only when that is not null.
+  std::span<const kernels::TokenUse> uses;  // what has been written: all that penalties need
+  std::span<const std::int32_t> banned;     // never chosen; in the vocabulary
+  TokenMask* mask = nullptr;                // null: every other token may be chosen
+  // Not empty: for each i report how probable followers[i] was after the first i + 1 of `tokens`,
+  // and the `followers_top` most probable tokens there (0 to 20). At most as many as `tokens`.
+  std::span<const std::int32_t> followers;
+  std::uint32_t followers_top = 0;
   // Names the request, the same in every attempt of it. With the position it decides which replica
   // of an expert computes a token: where, never what.
   std::uint64_t request = 0;
@@ -53,15 +76,24 @@ struct KvView {
   std::uint32_t blocks = 0;
 };
 
-struct SampledToken {
-  // kInternal with a contract::Reason::kNumericFault message when the logits hold NaN or infinity:
-  // then there is no token.
-  absl::Status status;
-  std::int32_t token = -1;
-  // Natural logarithms of the unmodified distribution (temperature 1); filled when
-  // SampleSpec::logprobs >= 0.
+// Natural logarithms of the unmodified distribution: temperature 1, before everything else.
+struct TokenLogprobs {
   float logprob = 0.0f;
   std::vector<std::pair<std::int32_t, float>> top;  // most probable first, ties by the lower id
+
+  friend bool operator==(const TokenLogprobs&, const TokenLogprobs&) = default;
+};
+
+struct SampledToken {
+  // A contract::Reason when there is no token: kNumericFault, the logits hold NaN or infinity;
+  // kInvalidRequest, what the request asks for bans every token; or the error of the mask.
+  absl::Status status;
+  std::int32_t token = -1;
+  // Filled when SampleSpec::logprobs >= 0; as TokenLogprobs.
+  float logprob = 0.0f;
+  std::vector<std::pair<std::int32_t, float>> top;
+  // Of SequenceStep::followers, also when no token was asked for.
+  std::vector<TokenLogprobs> followers;
 };
 
 // Constant facts of a loaded model.
@@ -95,11 +127,11 @@ class Model {
   virtual ~Model() = default;
   virtual const ModelInfo& info() const = 0;
   // Computes the batch, writes its KV, and fills sampled[i] for every sequence i that asks for a
-  // token (`sampled` has one entry for each sequence). Rows are independent: the result for a
-  // sequence is the same bits whatever else is in the batch, on however many ranks. In a group the
-  // batch may be empty: the other ranks need this one's experts. An error means that nothing of the
-  // step may be used; in a group it is the end of the epoch. Precondition: the StepLimits that the
-  // model was made with.
+  // token or for followers (`sampled` has one entry for each sequence). Rows are independent: the
+  // result for a sequence is the same bits whatever else is in the batch, on however many ranks. In
+  // a group the batch may be empty: the other ranks need this one's experts. An error means that
+  // nothing of the step may be used; in a group it is the end of the epoch. Precondition: the
+  // StepLimits that the model was made with.
   virtual absl::Status Step(std::span<const SequenceStep> sequences, KvView kv,
                             const GroupStep& group, std::span<SampledToken> sampled) = 0;
 };

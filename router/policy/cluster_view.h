@@ -60,7 +60,10 @@ struct LoadReport {
   std::uint64_t context_tokens_held = 0;
   std::uint32_t kv_blocks_used = 0;
   bool draining = false;
-  bool forming = false;  // the worker's group is not complete
+  bool forming = false;                // the worker's group is not complete
+  std::uint32_t kv_blocks_cached = 0;  // free, with content that a prompt may find
+  // Prompt tokens computed in a second, measured; 0: not known yet.
+  float prompt_tokens_per_second = 0.0f;
 
   bool takes_requests() const { return !draining && !forming; }
 };
@@ -80,6 +83,7 @@ struct Work {
 // A worker and its load. The router's own knowledge bridges the time between two reports.
 struct WorkerView {
   WorkerId id;
+  std::uint32_t slot = 0;  // the rank in PrefixIndex
   std::shared_ptr<const WorkerInfo> info;
   LoadReport load;
   Work since_report;  // sent after `load` came in, so not in it

@@ -2,112 +2,122 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <array>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "observability/base/check.h"
 #include "proto/contract/limits.h"
+#include "router/policy/filter.h"
+#include "router/policy/score/first_token.h"
+#include "router/policy/score/head_room.h"
+#include "router/policy/score/load.h"
+#include "router/policy/score/prefix.h"
 
 namespace baleen::router {
 namespace {
 
 using contract::Reason;
 
-// One part of a plan: which role does it, and what it takes.
-struct Stage {
-  Role role = Role::kMixed;
-  Work work;
-  // Whether the blocks must be free now. A rank that only computes prompts queues them before it
-  // takes blocks.
-  bool reserves = true;
+// A stage while its rank is looked for.
+struct Search {
+  Stage stage;
+  Verdicts verdicts;
+  std::vector<Candidate> candidates;
+  Pick pick;
 };
 
-struct Candidate {
-  const WorkerView* worker = nullptr;
-  double score = 0.0;
-};
+// One for each role, in the order of the enum.
+using Searches = std::array<Search, 3>;
 
-using StageResult = std::variant<Candidate, RouteRefusal>;
+Search& Of(Searches& searches, Role role) { return searches[static_cast<std::size_t>(role)]; }
 
-// 1 for an idle rank, falling towards 0; 1/2 when a whole step's budget of prompt tokens waits.
-double PrefillScore(const WorkerView& worker) {
-  const double step = worker.info->step_tokens_max;
-  return step / (step + static_cast<double>(worker.PromptTokensPending()));
-}
-
-// The share of the rank's KV memory that no context claims.
-double DecodeScore(const WorkerView& worker) {
-  const double capacity =
-      static_cast<double>(worker.info->kv_blocks_total) * contract::kBlockTokens;
-  return std::max(0.0, 1.0 - static_cast<double>(worker.ContextTokens()) / capacity);
-}
-
-bool Better(const Candidate& a, const Candidate& b) {
-  if (a.score != b.score) return a.score > b.score;
-  if (a.worker->info->name != b.worker->info->name) {
-    return a.worker->info->name < b.worker->info->name;
+Stage StageOf(Role role, const RouteQuery& query) {
+  switch (role) {
+    case Role::kPrefill:
+      return {.role = role, .work = PrefillWork(query), .reserves = false};
+    case Role::kDecode:
+      return {.role = role, .work = DecodeWork(query)};
+    case Role::kMixed:
+      return {.role = role, .work = WholeWork(query)};
   }
-  return a.worker->id < b.worker->id;
+  BALEEN_CHECK(false, "a role has one of three values");
 }
 
-bool HasRoom(const WorkerView& worker, const Stage& stage) {
-  if (worker.suspect) return false;
-  if (worker.Sequences() + stage.work.sequences > worker.info->sequences_max) return false;
-  return !stage.reserves ||
-         worker.KvBlocks() + stage.work.kv_blocks <= worker.info->kv_blocks_total;
-}
-
-// Of a filter's steps, how many workers were left.
-struct Survivors {
-  std::uint32_t capable = 0;
-  std::uint32_t admitting = 0;
-  std::uint64_t kv_blocks_largest = 0;  // among the admitting
-};
-
-RouteRefusal Refuse(const RouteQuery& query, const Stage& stage, const Survivors& left) {
-  if (left.capable == 0) {
-    return {Reason::kNoWorker, fmt::format("no {} worker is attached for model '{}'",
-                                           ToString(stage.role), query.model)};
+// Asks the filter about every rank of the model.
+void Filter(const ClusterView& view, const RouteQuery& query, Searches& searches) {
+  for (const WorkerView& worker : view.workers) {
+    if (worker.info->model.name != query.model) continue;
+    Search& search = Of(searches, worker.info->role);
+    const Verdict verdict = Judge(worker, search.stage, query.avoid);
+    search.verdicts.Add(verdict, worker);
+    if (verdict == Verdict::kFits) search.candidates.push_back({.worker = &worker});
   }
-  if (left.admitting == 0) {
+}
+
+// Of the ranks that have measured theirs, on average.
+double PromptTokensPerSecond(const Searches& searches) {
+  double sum = 0.0;
+  std::uint32_t measured = 0;
+  for (const Search& search : searches) {
+    if (search.stage.role == Role::kDecode) continue;
+    for (const Candidate& candidate : search.candidates) {
+      const double rate = candidate.worker->load.prompt_tokens_per_second;
+      sum += rate;
+      measured += rate > 0.0 ? 1 : 0;
+    }
+  }
+  return measured > 0 ? sum / measured : kPromptTokensPerSecondNominal;
+}
+
+void Score(const RouteQuery& query, const RouteWeights& weights, double tokens_per_second,
+           Search& search) {
+  const bool computes = search.stage.role != Role::kDecode;
+  const bool decodes = search.stage.role != Role::kPrefill;
+  for (Candidate& candidate : search.candidates) {
+    const WorkerView& worker = *candidate.worker;
+    double first_token = 0.0;
+    if (computes) {
+      candidate.cached_tokens = CachedTokens(worker, query.cached_blocks, query.prompt_tokens);
+      candidate.prefix_share = static_cast<double>(candidate.cached_tokens) / query.prompt_tokens;
+      candidate.first_token_s = FirstTokenSeconds(
+          worker, query.prompt_tokens - candidate.cached_tokens, tokens_per_second);
+      candidate.step_s = static_cast<double>(worker.info->step_tokens_max) / tokens_per_second;
+      first_token = FirstTokenScore(worker, candidate.first_token_s, tokens_per_second);
+    }
+    const double decode =
+        decodes ? weights.decode_load * LoadScore(worker) +
+                      weights.decode_head_room * HeadRoomScore(worker, search.stage.work)
+                : 0.0;
+    candidate.score = computes && decodes ? weights.prefill * first_token + weights.decode * decode
+                      : computes          ? first_token
+                                          : decode;
+  }
+}
+
+RouteRefusal Refuse(const RouteQuery& query, const Search& search) {
+  const Verdicts& verdicts = search.verdicts;
+  const std::string_view role = ToString(search.stage.role);
+  if (verdicts.considered() == 0) {
+    return {Reason::kNoWorker,
+            fmt::format("no {} worker is attached for model '{}'", role, query.model)};
+  }
+  if (verdicts.admitting() == 0) {
     return {Reason::kNoWorker,
             fmt::format("all {} {} workers of model '{}' are draining, wait for their group, or "
                         "have failed this request",
-                        left.capable, ToString(stage.role), query.model)};
+                        verdicts.considered(), role, query.model)};
   }
-  if (left.kv_blocks_largest < stage.work.kv_blocks) {
+  if (verdicts.kv_blocks_largest < search.stage.work.kv_blocks) {
     return {Reason::kPromptTooLong,
             fmt::format("prompt of {} and reply of at most {} tokens need {} KV blocks on one {} "
                         "worker, the largest has {}",
-                        query.prompt_tokens, query.tokens_max, stage.work.kv_blocks,
-                        ToString(stage.role), left.kv_blocks_largest)};
+                        query.prompt_tokens, query.tokens_max, search.stage.work.kv_blocks, role,
+                        verdicts.kv_blocks_largest)};
   }
   return {Reason::kQueueFull, fmt::format("all {} {} workers of model '{}' are full",
-                                          left.admitting, ToString(stage.role), query.model)};
-}
-
-// The best worker for a stage.
-template <typename Score>
-StageResult PickStage(const ClusterView& view, const RouteQuery& query, const Stage& stage,
-                      const Score& score) {
-  Survivors left;
-  std::optional<Candidate> best;
-  for (const WorkerView& worker : view.workers) {
-    if (worker.info->role != stage.role || worker.info->model.name != query.model) continue;
-    ++left.capable;
-    const bool avoided = std::ranges::find(query.avoid, worker.id) != query.avoid.end();
-    if (avoided || !worker.load.takes_requests()) continue;
-    ++left.admitting;
-    left.kv_blocks_largest =
-        std::max<std::uint64_t>(left.kv_blocks_largest, worker.info->kv_blocks_total);
-    if (stage.work.kv_blocks > worker.info->kv_blocks_total || !HasRoom(worker, stage)) continue;
-    const Candidate candidate{&worker, score(worker)};
-    if (!best || Better(candidate, *best)) best = candidate;
-  }
-  if (best) return *best;
-  return Refuse(query, stage, left);
+                                          verdicts.admitting(), role, query.model)};
 }
 
 // The refusal to tell the client when no way works: the one that waiting may cure, else the one
@@ -120,11 +130,35 @@ RouteRefusal Merge(const RouteRefusal& split, const RouteRefusal& mixed) {
   return split;
 }
 
+RouteRefusal RefuseAll(const RouteQuery& query, Searches& searches) {
+  // A pair is as good as its scarcer half: a missing role cannot be cured by waiting for the other
+  // one.
+  const Search& prefill = Of(searches, Role::kPrefill);
+  const Search& decode = Of(searches, Role::kDecode);
+  const RouteRefusal mixed = Refuse(query, Of(searches, Role::kMixed));
+  const bool prefill_fits = prefill.pick.winner != nullptr;
+  const bool decode_fits = decode.pick.winner != nullptr;
+  if (prefill_fits) return Merge(Refuse(query, decode), mixed);
+  const RouteRefusal of_prefill = Refuse(query, prefill);
+  const bool decode_decides = !decode_fits && of_prefill.reason == Reason::kQueueFull;
+  return Merge(decode_decides ? Refuse(query, decode) : of_prefill, mixed);
+}
+
+void Explain(Searches& searches, const RoutePlan& plan, RouteExplanation& explanation) {
+  explanation = {.whole = plan.whole()};
+  for (Role role : {Role::kPrefill, Role::kDecode, Role::kMixed}) {
+    const Search& search = Of(searches, role);
+    if (search.verdicts.considered() == 0) continue;
+    explanation.stages.push_back(
+        ExplainStage(role, search.verdicts, search.candidates, search.pick));
+  }
+}
+
 }  // namespace
 
-Work PrefillWork(const RouteQuery& query) {
+Work PrefillWork(const RouteQuery& query, std::uint32_t cached_tokens) {
   return {.sequences = 1,
-          .prompt_tokens = query.prompt_tokens,
+          .prompt_tokens = query.prompt_tokens - cached_tokens,
           .context_tokens = 0,
           .kv_blocks = BlocksOf(query.prompt_tokens)};
 }
@@ -138,45 +172,46 @@ Work DecodeWork(const RouteQuery& query) {
           .kv_blocks = BlocksOf(context)};
 }
 
-Work WholeWork(const RouteQuery& query) {
+Work WholeWork(const RouteQuery& query, std::uint32_t cached_tokens) {
   Work work = DecodeWork(query);
-  work.prompt_tokens = query.prompt_tokens;
+  work.prompt_tokens = query.prompt_tokens - cached_tokens;
   return work;
 }
 
-RouteResult PlanRoute(const ClusterView& view, const RouteQuery& query,
-                      const RouteWeights& weights) {
-  BALEEN_CHECK(query.prompt_tokens >= 1 && query.tokens_max >= 1, "requests are validated");
-  const Stage prefill_stage{.role = Role::kPrefill, .work = PrefillWork(query), .reserves = false};
-  const Stage decode_stage{.role = Role::kDecode, .work = DecodeWork(query)};
-  const Stage mixed_stage{.role = Role::kMixed, .work = WholeWork(query)};
-  const StageResult prefill = PickStage(view, query, prefill_stage, PrefillScore);
-  const StageResult decode = PickStage(view, query, decode_stage, DecodeScore);
-  const StageResult mixed =
-      PickStage(view, query, mixed_stage, [&weights](const WorkerView& worker) {
-        return weights.prefill * PrefillScore(worker) + weights.decode * DecodeScore(worker);
-      });
+bool CouldTake(const WorkerView& worker, const RouteQuery& query) {
+  return worker.info->model.name == query.model &&
+         Judge(worker, StageOf(worker.info->role, query), query.avoid) == Verdict::kFits;
+}
 
-  const auto* prefill_best = std::get_if<Candidate>(&prefill);
-  const auto* decode_best = std::get_if<Candidate>(&decode);
-  const auto* mixed_best = std::get_if<Candidate>(&mixed);
-  const bool can_split = prefill_best != nullptr && decode_best != nullptr;
+RouteResult PlanRoute(const ClusterView& view, const RouteQuery& query, const RouteWeights& weights,
+                      RouteExplanation* explanation) {
+  BALEEN_CHECK(query.prompt_tokens >= 1 && query.tokens_max >= 1, "requests are validated");
+  Searches searches;
+  for (Role role : {Role::kPrefill, Role::kDecode, Role::kMixed}) {
+    Of(searches, role).stage = StageOf(role, query);
+  }
+  Filter(view, query, searches);
+  const double tokens_per_second = PromptTokensPerSecond(searches);
+  for (Search& search : searches) {
+    if (search.candidates.empty()) continue;
+    Score(query, weights, tokens_per_second, search);
+    search.pick = PickRank(search.candidates, weights.pick, query.draw);
+  }
+
+  const Candidate* prefill = Of(searches, Role::kPrefill).pick.winner;
+  const Candidate* decode = Of(searches, Role::kDecode).pick.winner;
+  const Candidate* mixed = Of(searches, Role::kMixed).pick.winner;
+  const bool can_split = prefill != nullptr && decode != nullptr;
+  if (!can_split && mixed == nullptr) return RefuseAll(query, searches);
   const double split_score =
-      can_split ? weights.prefill * prefill_best->score + weights.decode * decode_best->score : 0.0;
-  if (can_split && (mixed_best == nullptr || split_score >= mixed_best->score)) {
-    return RoutePlan{.prefill = prefill_best->worker->id, .decode = decode_best->worker->id};
-  }
-  if (mixed_best != nullptr) {
-    return RoutePlan{.prefill = mixed_best->worker->id, .decode = mixed_best->worker->id};
-  }
-  // A pair is as good as its scarcer half: a missing role cannot be cured by waiting for the other
-  // one.
-  const auto* prefill_refusal = std::get_if<RouteRefusal>(&prefill);
-  const auto* decode_refusal = std::get_if<RouteRefusal>(&decode);
-  const bool decode_decides =
-      prefill_refusal == nullptr ||
-      (decode_refusal != nullptr && prefill_refusal->reason == Reason::kQueueFull);
-  return Merge(decode_decides ? *decode_refusal : *prefill_refusal, std::get<RouteRefusal>(mixed));
+      can_split ? weights.prefill * prefill->score + weights.decode * decode->score : 0.0;
+  const bool split = can_split && (mixed == nullptr || split_score >= mixed->score);
+  const Candidate* first = split ? prefill : mixed;
+  const RoutePlan plan{.prefill = first->worker->id,
+                       .decode = split ? decode->worker->id : mixed->worker->id,
+                       .cached_tokens = first->cached_tokens};
+  if (explanation != nullptr) Explain(searches, plan, *explanation);
+  return plan;
 }
 
 }  // namespace baleen::router

@@ -15,13 +15,16 @@ constexpr std::size_t kArenaAlignment = 64;  // a cache line, and an AVX-512 reg
 }  // namespace
 
 BlockList::BlockList(BlockList&& other) noexcept
-    : pool_(std::exchange(other.pool_, nullptr)), ids_(std::exchange(other.ids_, {})) {}
+    : pool_(std::exchange(other.pool_, nullptr)),
+      ids_(std::exchange(other.ids_, {})),
+      cached_(std::exchange(other.cached_, 0)) {}
 
 BlockList& BlockList::operator=(BlockList&& other) noexcept {
   if (this != &other) {
     Release();
     pool_ = std::exchange(other.pool_, nullptr);
     ids_ = std::exchange(other.ids_, {});
+    cached_ = std::exchange(other.cached_, 0);
   }
   return *this;
 }
@@ -35,6 +38,7 @@ void BlockList::Release() {
   if (pool_ != nullptr) pool_->Return(ids_);
   pool_ = nullptr;
   ids_.clear();
+  cached_ = 0;
 }
 
 absl::StatusOr<std::unique_ptr<BlockPool>> BlockPool::Create(const Options& options) {
@@ -58,33 +62,109 @@ absl::StatusOr<std::unique_ptr<BlockPool>> BlockPool::Create(const Options& opti
 }
 
 BlockPool::BlockPool(const Options& options, Arena arena)
-    : options_(options), arena_(std::move(arena)), held_(options.blocks, false) {
+    : options_(options),
+      arena_(std::move(arena)),
+      index_(options.blocks, options.feed),
+      references_of_(options.blocks, 0) {
   free_.reserve(options.blocks);
   for (std::uint32_t id = options.blocks; id-- > 0;) free_.push_back(id);
 }
 
 BlockPool::~BlockPool() {
-  BALEEN_CHECK(used() == 0, "every block is returned before its pool goes");
+  BALEEN_CHECK(references_ == 0, "every block is returned before its pool goes");
 }
 
-std::optional<BlockList> BlockPool::Reserve(std::uint32_t count) {
-  if (count > free_.size()) return std::nullopt;
+std::optional<BlockList> BlockPool::Reserve(std::uint32_t count, BlockChain chain) {
+  BALEEN_CHECK(chain.size() <= count, "a chain names blocks of the list");
+  const std::uint32_t cached = index_.Find(chain).cached;
   std::vector<std::uint32_t> ids;
   ids.reserve(count);
-  for (std::uint32_t i = 0; i < count; ++i) {
-    ids.push_back(free_.back());
-    free_.pop_back();
-    held_[ids.back()] = true;
-  }
-  return BlockList(this, std::move(ids));
+  if (cached > 0) index_.Walk(index_.At(chain[cached - 1], cached - 1), 0, ids);
+  std::uint32_t taken = count - cached;
+  for (const std::uint32_t id : ids) taken += references_of_[id] == 0 ? 1 : 0;
+  if (taken > free_count()) return std::nullopt;
+  for (const std::uint32_t id : ids) Share(id);
+  while (ids.size() < count) ids.push_back(TakeFree());
+  return BlockList(this, std::move(ids), cached);
 }
 
-void BlockPool::Return(std::span<const std::uint32_t> ids) {
-  for (const std::uint32_t id : ids) {
-    BALEEN_CHECK(id < options_.blocks && held_[id], "a block is returned once");
-    held_[id] = false;
-    free_.push_back(id);
+std::uint32_t BlockPool::Extend(BlockList& list, BlockChain chain) {
+  const std::uint32_t own = list.cached_;
+  if (own >= chain.size() || index_.At(chain[own], own) == PrefixIndex::kNone) return own;
+  const std::uint32_t cached = index_.Find(chain).cached;
+  if (cached <= own) return own;
+  std::vector<std::uint32_t> found;
+  const std::uint32_t before = index_.Walk(index_.At(chain[cached - 1], cached - 1), own, found);
+  // Otherwise the list's own beginning has left the cache, and is not what these follow.
+  if (before != (own == 0 ? PrefixIndex::kNone : list.ids_[own - 1])) return own;
+  for (const std::uint32_t id : found) {
+    Share(id);
+    Drop(std::exchange(list.ids_[list.cached_++], id));
   }
+  return list.cached_;
+}
+
+void BlockPool::Keep(BlockList& list, BlockChain chain) {
+  BALEEN_CHECK(chain.size() <= list.size(), "a chain names blocks of the list");
+  while (list.cached_ < chain.size() && KeepNext(list, chain[list.cached_])) {
+  }
+}
+
+bool BlockPool::KeepNext(BlockList& list, const contract::BlockHash& hash) {
+  const std::uint32_t number = list.cached_;
+  std::uint32_t& block = list.ids_[number];
+  const std::uint32_t before = number == 0 ? PrefixIndex::kNone : list.ids_[number - 1];
+  // Forgotten: what follows is not cached either.
+  if (before != PrefixIndex::kNone && !index_.IsCached(before)) return false;
+  if (!index_.Insert(block, before, hash)) {
+    const std::uint32_t other = index_.At(hash, number);
+    if (other == PrefixIndex::kNone || index_.Before(other) != before) return false;
+    Share(other);
+    Drop(std::exchange(block, other));
+  }
+  ++list.cached_;
+  return true;
+}
+
+void BlockPool::Forget(const BlockList& list) {
+  if (!list.empty()) index_.Forget(list.ids_.front(), free_);
+}
+
+// Precondition: free_count() > 0. The block is nobody else's, and not cached.
+std::uint32_t BlockPool::TakeFree() {
+  std::uint32_t block = 0;
+  if (!free_.empty()) {
+    block = free_.back();
+    free_.pop_back();
+  } else {
+    block = index_.EvictOldest();
+    ++evicted_total_;
+  }
+  ++references_of_[block];
+  ++references_;
+  return block;
+}
+
+void BlockPool::Share(std::uint32_t cached_block) {
+  if (references_of_[cached_block] == 0) index_.SetHeld(cached_block);
+  ++references_of_[cached_block];
+  ++references_;
+}
+
+void BlockPool::Drop(std::uint32_t block) {
+  BALEEN_CHECK(block < options_.blocks && references_of_[block] > 0, "a block is returned once");
+  --references_;
+  if (--references_of_[block] > 0) return;
+  if (index_.IsCached(block)) {
+    index_.SetIdle(block);
+  } else {
+    free_.push_back(block);
+  }
+}
+
+// The end first: it makes room before the beginning that it needs.
+void BlockPool::Return(std::span<const std::uint32_t> ids) {
+  for (std::size_t i = ids.size(); i-- > 0;) Drop(ids[i]);
 }
 
 }  // namespace baleen::worker

@@ -14,7 +14,8 @@ namespace {
 constexpr std::string_view kWhiteSpace = " \t\r\n";
 
 // In the order of ChatRole.
-constexpr std::array<std::string_view, 3> kRoleNames = {"system", "user", "assistant"};
+constexpr std::array<std::string_view, 4> kRoleNames = {"system", "user", "assistant", "tool"};
+constexpr std::string_view kDeveloper = "developer";  // what OpenAI calls the system since 2024
 
 // A file that need not be there: empty then.
 absl::StatusOr<std::string> ReadOptional(const std::string& model_dir, std::string_view name) {
@@ -26,6 +27,7 @@ absl::StatusOr<std::string> ReadOptional(const std::string& model_dir, std::stri
 }  // namespace
 
 std::optional<ChatRole> ParseChatRole(std::string_view name) {
+  if (name == kDeveloper) return ChatRole::kSystem;
   for (std::size_t i = 0; i < kRoleNames.size(); ++i) {
     if (name == kRoleNames[i]) return static_cast<ChatRole>(i);
   }

@@ -17,15 +17,29 @@ struct baleen_text_template;
 
 namespace baleen::router {
 
-enum class ChatRole : std::uint8_t { kSystem, kUser, kAssistant };
+enum class ChatRole : std::uint8_t { kSystem, kUser, kAssistant, kTool };
 
-// nullopt for anything but "system", "user", "assistant".
+// nullopt for anything but "system", "developer" (which is system), "user", "assistant", "tool".
 std::optional<ChatRole> ParseChatRole(std::string_view name);
 
-// Borrows its text.
+// These three borrow their texts.
+struct ChatToolCall {
+  std::string_view id;
+  std::string_view name;
+  std::string_view arguments;  // JSON text, an object; empty = an object without members
+};
+
 struct ChatMessage {
   ChatRole role = ChatRole::kUser;
   std::string_view content;
+  std::span<const ChatToolCall> tool_calls = {};  // of kAssistant
+  std::string_view tool_call_id = {};             // of kTool
+};
+
+struct ChatTool {
+  std::string_view name;
+  std::string_view description;
+  std::string_view parameters;  // JSON Schema; empty = an object without members
 };
 
 struct RenderOptions {
@@ -33,6 +47,9 @@ struct RenderOptions {
   bool add_generation_prompt = true;
   // For templates that show the date, in UTC.
   absl::Time now = absl::UnixEpoch();
+  // What the template tells the model that it may call.
+  std::span<const ChatTool> tools = {};
+  EncodeHelp help = {};
 };
 
 struct RenderedPrompt {

@@ -83,6 +83,12 @@ bool ReasoningSplitter::Close() {
   return true;
 }
 
+void ReasoningSplitter::BeginContent(ReplyDelta* delta) {
+  if (state_ != State::kStart) return;
+  Finish(delta);
+  state_ = State::kContent;
+}
+
 void ReasoningSplitter::Finish(ReplyDelta* delta) {
   if (state_ == State::kReasoning) {
     AppendReasoning(pending_, delta);

@@ -12,16 +12,12 @@
 #include <string>
 #include <string_view>
 
+#include "router/text/reply/reply_delta.h"
+
 namespace baleen::router {
 
 inline constexpr std::string_view kReasoningOpenTag = "<think>";
 inline constexpr std::string_view kReasoningCloseTag = "</think>";
-
-// What a step adds to the two parts.
-struct ReplyDelta {
-  std::string reasoning;
-  std::string content;
-};
 
 // Not thread-safe; one for each reply.
 class ReasoningSplitter {
@@ -49,6 +45,9 @@ class ReasoningSplitter {
 
   // The reply ends: appends what was kept back, except line feeds at the end of reasoning.
   void Finish(ReplyDelta* delta);
+
+  // Something that is not text begins: the answer has begun with it, unless it is reasoned.
+  void BeginContent(ReplyDelta* delta);
 
   bool in_reasoning() const { return state_ == State::kReasoning; }
 

@@ -95,10 +95,16 @@ Tokenizer::Tokenizer(Handle handle, const TextLimits& limits)
   adds_bos_ = vocabulary.adds_bos != 0;
   reasoning_open_id_ = ControlId(kReasoningOpenTag);
   reasoning_close_id_ = ControlId(kReasoningCloseTag);
+  tool_tokens_ = {.calls_begin = ControlId(kToolCallsBeginTag),
+                  .calls_end = ControlId(kToolCallsEndTag),
+                  .call_begin = ControlId(kToolCallBeginTag),
+                  .call_end = ControlId(kToolCallEndTag),
+                  .separator = ControlId(kToolSeparatorTag)};
 }
 
 absl::StatusOr<std::vector<std::int32_t>> Tokenizer::Encode(std::string_view text,
-                                                            ControlText control) const {
+                                                            ControlText control,
+                                                            const EncodeHelp& help) const {
   AbiPrompt prompt;
   baleen_text_error error;
   const std::int32_t code = baleen_text_encode(
@@ -107,9 +113,11 @@ absl::StatusOr<std::vector<std::int32_t>> Tokenizer::Encode(std::string_view tex
   return prompt.token_ids();
 }
 
-absl::StatusOr<std::vector<std::int32_t>> Tokenizer::EncodePrompt(std::string_view text) const {
+absl::StatusOr<std::vector<std::int32_t>> Tokenizer::EncodePrompt(std::string_view text,
+                                                                  const EncodeHelp& help) const {
   if (text.empty()) return absl::InvalidArgumentError("text is empty");
-  BALEEN_ASSIGN_OR_RETURN(std::vector<std::int32_t> ids, Encode(text, ControlText::kAsTokens));
+  BALEEN_ASSIGN_OR_RETURN(std::vector<std::int32_t> ids,
+                          Encode(text, ControlText::kAsTokens, help));
   if (adds_bos_) ids.insert(ids.begin(), bos_id_);
   return ids;
 }

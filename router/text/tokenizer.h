@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -14,6 +15,8 @@
 #include "absl/status/statusor.h"
 #include "proto/contract/limits.h"
 #include "router/text/detokenizer.h"
+#include "router/text/encoding/prompt_cache.h"
+#include "router/text/reply/tool_call_parser.h"
 
 struct baleen_text_tokenizer;
 
@@ -36,6 +39,16 @@ enum class ControlText : std::uint8_t {
   kAsTokens,  // one token each
 };
 
+// Calls body(0), .., body(count - 1), each once, in any threads and order; returns after the last.
+using ParallelFor =
+    std::function<void(std::size_t count, const std::function<void(std::size_t)>& body)>;
+
+// What makes encoding faster, and never changes its result. Both may be null; borrowed for a call.
+struct EncodeHelp {
+  const ParallelFor* parallel = nullptr;  // long texts are encoded in pieces
+  PromptCache* cache = nullptr;           // of this tokenizer
+};
+
 // Immutable once loaded; any number of threads may use one.
 class Tokenizer {
  public:
@@ -46,12 +59,13 @@ class Tokenizer {
 
   // Ids of `text`, nothing added. INVALID_ARGUMENT if it is too long (TextLimits, or 100,000 white
   // space characters in a row), not UTF-8, or, for kAsText, has all of U+FDD0 to U+FDEF.
-  absl::StatusOr<std::vector<std::int32_t>> Encode(std::string_view text,
-                                                   ControlText control) const;
+  absl::StatusOr<std::vector<std::int32_t>> Encode(std::string_view text, ControlText control,
+                                                   const EncodeHelp& help = {}) const;
 
   // Ids of a prompt that is written as the model is to see it: control tokens recognised, after
   // bos_id() if the model's prompts begin with it. INVALID_ARGUMENT as Encode, or if it is empty.
-  absl::StatusOr<std::vector<std::int32_t>> EncodePrompt(std::string_view text) const;
+  absl::StatusOr<std::vector<std::int32_t>> EncodePrompt(std::string_view text,
+                                                         const EncodeHelp& help = {}) const;
 
   // INVALID_ARGUMENT, naming the first id that no token has and its place, or if there are none.
   absl::Status CheckIds(std::span<const std::int32_t> ids) const;
@@ -68,6 +82,8 @@ class Tokenizer {
   // Of <think> and </think>; -1 if it is not one control token.
   std::int32_t reasoning_open_id() const { return reasoning_open_id_; }
   std::int32_t reasoning_close_id() const { return reasoning_close_id_; }
+  // Of the tags of tool calls; complete() if the model can call tools.
+  const ToolTokens& tool_tokens() const { return tool_tokens_; }
   const TextLimits& limits() const { return limits_; }
 
   // For ChatTemplate.
@@ -89,6 +105,7 @@ class Tokenizer {
   std::int32_t eos_id_ = -1;
   std::int32_t reasoning_open_id_ = -1;
   std::int32_t reasoning_close_id_ = -1;
+  ToolTokens tool_tokens_;
   bool adds_bos_ = false;
 };
 

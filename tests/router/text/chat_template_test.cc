@@ -214,7 +214,9 @@ TEST(ChatTemplateTest, RefusesBadMessages) {
   const std::vector<ChatMessage> nearly = {{.content = half}};
   EXPECT_EQ(chat_template->Render(nearly).status(),
             absl::InvalidArgumentError("after the chat template, text is 117 bytes, limit 100"));
-  EXPECT_EQ(ParseChatRole("tool"), std::nullopt);
+  EXPECT_EQ(ParseChatRole("tool"), ChatRole::kTool);
+  EXPECT_EQ(ParseChatRole("developer"), ChatRole::kSystem);
+  EXPECT_EQ(ParseChatRole("function"), std::nullopt);
   EXPECT_EQ(ParseChatRole(""), std::nullopt);
 }
 

@@ -39,8 +39,8 @@ std::vector<std::int32_t> Join(const std::vector<std::vector<std::int32_t>>& par
   return all;
 }
 
-constexpr ReplyStream::Options kTokens = {.open_id = kOpen, .close_id = kClose};
-constexpr ReplyStream::Options kTokensInside = {
+const ReplyStream::Options kTokens = {.open_id = kOpen, .close_id = kClose};
+const ReplyStream::Options kTokensInside = {
     .starts_inside = true, .open_id = kOpen, .close_id = kClose};
 
 struct Outcome {

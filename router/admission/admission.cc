@@ -21,49 +21,102 @@ constexpr double kNewestWeight = 0.1;
 }  // namespace
 
 Admission::Ticket::Ticket(Ticket&& other) noexcept
-    : home_(std::exchange(other.home_, nullptr)), bytes_(other.bytes_), since_(other.since_) {}
+    : home_(std::exchange(other.home_, nullptr)),
+      bytes_(other.bytes_),
+      tenant_(std::move(other.tenant_)),
+      since_(other.since_) {}
 
 Admission::Ticket& Admission::Ticket::operator=(Ticket&& other) noexcept {
   std::swap(home_, other.home_);
   std::swap(bytes_, other.bytes_);
+  std::swap(tenant_, other.tenant_);
   std::swap(since_, other.since_);
   return *this;
 }
 
 Admission::Ticket::~Ticket() {
-  if (home_ != nullptr) home_->Leave(bytes_, since_);
+  if (home_ != nullptr) home_->Leave(*this);
 }
 
 Admission::Admission(const AdmissionOptions& options, const Clock& clock)
-    : options_(options), clock_(clock) {}
+    : options_(options), clock_(clock), asked_by_others_(-absl::InfiniteDuration()) {}
 
-absl::StatusOr<Admission::Ticket> Admission::Admit(std::uint64_t bytes) {
+absl::StatusOr<Admission::Ticket> Admission::Admit(const AdmissionRequest& request) {
+  const absl::Duration now = clock_.Monotonic();
   const std::lock_guard lock(mutex_);
   if (!admitting_) return MakeStatus(Reason::kDraining, "this router is shutting down");
-  const auto refuse = [this](std::string_view what) {
-    return MakeStatus(
-        Reason::kQueueFull,
-        fmt::format("{}; retry after {} ms", what, absl::ToInt64Milliseconds(RetryAfterLocked())));
-  };
-  if (requests_ >= options_.requests_max) {
-    return refuse(
-        fmt::format("{} requests are inside, limit {}", requests_, options_.requests_max));
+  if (asked_latest_ != request.tenant) {
+    if (asked_latest_) asked_by_others_ = now;
+    asked_latest_ = std::string(request.tenant);
   }
-  if (bytes > options_.bytes_max - std::min(bytes_, options_.bytes_max)) {
-    return refuse(fmt::format("{} bytes of requests are inside, {} more exceed the limit of {}",
-                              bytes_, bytes, options_.bytes_max));
+  if (const std::optional<std::string> obstacle = ObstacleLocked(request)) {
+    return MakeStatus(Reason::kQueueFull,
+                      fmt::format("{}; retry after {} ms", *obstacle,
+                                  absl::ToInt64Milliseconds(RetryAfterLocked())));
   }
   ++requests_;
-  bytes_ += bytes;
-  return Ticket(this, bytes, clock_.Monotonic());
+  bytes_ += request.bytes;
+  Share& share = shares_[std::string(request.tenant)];
+  ++share.requests;
+  share.bytes += request.bytes;
+  return Ticket(this, request, now);
 }
 
-void Admission::Leave(std::uint64_t bytes, absl::Duration since) {
-  const double stay_s = absl::ToDoubleSeconds(clock_.Monotonic() - since);
+std::optional<std::string> Admission::ObstacleLocked(const AdmissionRequest& request) const {
+  if (memory_level_ >= MemoryLevel::kRefuseAll) {
+    return "this router is short of memory and takes no requests";
+  }
+  if (memory_level_ == MemoryLevel::kRefuseLow && request.priority < contract::kPriorityDefault) {
+    return fmt::format("this router is short of memory and takes no requests below priority {}",
+                       contract::kPriorityDefault);
+  }
+  if (requests_ >= options_.requests_max) {
+    return fmt::format("{} requests are inside, limit {}", requests_, options_.requests_max);
+  }
+  const std::uint64_t bytes_free = options_.bytes_max - std::min(bytes_, options_.bytes_max);
+  if (request.bytes > bytes_free) {
+    return fmt::format("{} bytes of requests are inside, {} more exceed the limit of {}", bytes_,
+                       request.bytes, options_.bytes_max);
+  }
+  const auto share = shares_.find(std::string(request.tenant));
+  if (share == shares_.end() || !OthersAreAboutLocked(request.tenant)) return std::nullopt;
+  const std::uint64_t free = options_.requests_max - requests_;
+  if (share->second.requests >= kSharePerFree * free) {
+    return fmt::format("{} requests of this tenant are inside, {} places are left for all",
+                       share->second.requests, free);
+  }
+  if (share->second.bytes / kSharePerFree >= bytes_free) {
+    return fmt::format("{} bytes of requests of this tenant are inside, {} are left for all",
+                       share->second.bytes, bytes_free);
+  }
+  return std::nullopt;
+}
+
+bool Admission::OthersAreAboutLocked(std::string_view tenant) const {
+  const bool others_are_inside = shares_.size() > (shares_.contains(std::string(tenant)) ? 1u : 0u);
+  return others_are_inside || clock_.Monotonic() - asked_by_others_ < kTenantAbout;
+}
+
+void Admission::Leave(const Ticket& ticket) {
+  const double stay_s = absl::ToDoubleSeconds(clock_.Monotonic() - ticket.since_);
   const std::lock_guard lock(mutex_);
   --requests_;
-  bytes_ -= bytes;
+  bytes_ -= ticket.bytes_;
+  const auto share = shares_.find(ticket.tenant_);
+  share->second.bytes -= ticket.bytes_;
+  if (--share->second.requests == 0) shares_.erase(share);
   mean_stay_s_ += kNewestWeight * (stay_s - mean_stay_s_);
+}
+
+void Admission::SetMemoryLevel(MemoryLevel level) {
+  const std::lock_guard lock(mutex_);
+  memory_level_ = level;
+}
+
+std::uint64_t Admission::accounted_bytes() const {
+  const std::int64_t replies = reply_bytes_.load(std::memory_order_relaxed);
+  const std::lock_guard lock(mutex_);
+  return bytes_ + static_cast<std::uint64_t>(std::max<std::int64_t>(replies, 0));
 }
 
 void Admission::StopAdmitting() {

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "proto/contract/block_hash.h"
 #include "proto/contract/ids.h"
+#include "proto/contract/limits.h"
 #include "router/policy/cluster_view.h"
 #include "text/grammar/grammar.h"
 
@@ -111,6 +112,14 @@ struct PromptLogprobsFrame {
   PromptLogprobs logprobs;
 };
 
+// What came into a worker's cache and went out of it, in this order: all went (if cleared), stored,
+// evicted.
+struct CacheEventsFrame {
+  bool cleared = false;
+  BlockHashes stored;
+  BlockHashes evicted;
+};
+
 enum class EndReason : std::uint8_t { kStop, kLength, kHandedOver, kCancelled, kError };
 
 struct EndedFrame {
@@ -140,6 +149,9 @@ struct Request {
   std::shared_ptr<const GrammarSpec> grammar;  // null: none
   // contract::HashBlocks of the prompt; null: nothing is kept in, or found in, a cache.
   std::shared_ptr<const BlockHashes> block_hashes;
+  std::string tenant;  // for whom it is counted; "": anonymous
+  std::uint32_t priority = contract::kPriorityDefault;
+  bool explain = false;                                // ReplySink::Routed
   absl::Duration deadline = absl::InfiniteDuration();  // on the monotonic clock
   ReplySink* sink = nullptr;                           // outlives the request's ending
 };
@@ -155,6 +167,8 @@ struct Ending {
   std::string decode_worker;
   std::uint64_t kv_transfer_bytes = 0;
   std::uint32_t cached_tokens = 0;  // of the prompt, found in a worker's cache
+  // With kQueueFull: when to try again; zero: not known.
+  absl::Duration retry_after;
 };
 
 }  // namespace baleen::router

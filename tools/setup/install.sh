@@ -11,7 +11,7 @@ for list in "$@"; do
     [ "$state" = installed ] || missing="$missing $package"
   done
 done
-# The text crate needs Rust 1.85 or newer; Debian's own rustc is older, rustc-web follows the browsers' needs.
+# The text crate needs Rust 1.87 or newer (llguidance); Debian's own rustc is older, rustc-web follows the browsers' needs.
 command -v cargo >/dev/null 2>&1 || missing="$missing rustc-web cargo-web"
 
 [ -n "$missing" ] || exit 0

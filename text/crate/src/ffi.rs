@@ -29,24 +29,24 @@ pub struct Span {
 impl Span {
     /// # Safety
     /// `data` points to `size` bytes that outlive the use of the result, or `size` is 0.
-    unsafe fn bytes<'a>(self) -> &'a [u8] {
+    pub(crate) unsafe fn bytes<'a>(self) -> &'a [u8] {
         if self.size == 0 {
             return &[];
         }
         std::slice::from_raw_parts(self.data, self.size)
     }
 
-    unsafe fn text<'a>(self) -> Result<&'a str> {
+    pub(crate) unsafe fn text<'a>(self) -> Result<&'a str> {
         Ok(std::str::from_utf8(self.bytes())?)
     }
 }
 
 #[repr(C)]
 pub struct VocabularyOut {
-    id_end: u32,
-    bytes: *const u8,
-    offsets: *const u32,
-    flags: *const u8,
+    pub(crate) id_end: u32,
+    pub(crate) bytes: *const u8,
+    pub(crate) offsets: *const u32,
+    pub(crate) flags: *const u8,
     bos_id: i32,
     eos_id: i32,
     adds_bos: u8,
@@ -74,7 +74,7 @@ pub struct RenderOptions {
 }
 
 /// Runs `body`; an error or a panic becomes a code and a message.
-unsafe fn guarded(error: *mut ErrorOut, body: impl FnOnce() -> Result<()>) -> i32 {
+pub(crate) unsafe fn guarded(error: *mut ErrorOut, body: impl FnOnce() -> Result<()>) -> i32 {
     let outcome = match catch_unwind(AssertUnwindSafe(body)) {
         Ok(outcome) => outcome,
         Err(panic) => Err(TextError { code: Code::Internal, message: panic_message(&*panic) }),

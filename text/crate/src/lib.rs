@@ -1,12 +1,16 @@
-//! Hugging Face tokenization and chat templates for the router, behind the C ABI of `baleen_text.h`.
+//! Hugging Face tokenization and chat templates, behind the C ABI of `baleen_text.h`, and structured output, behind that
+//! of `baleen_grammar.h`.
 //!
-//! `ffi` is the only module that knows of C; the others are ordinary Rust and return `Result<_, TextError>`.
+//! `ffi` and `grammar_ffi` are the only modules that know of C; the others are ordinary Rust and return `Result<_, TextError>`.
 
 mod config;
 mod control;
 mod error;
 mod ffi;
 mod filters;
+mod grammar;
+mod grammar_ffi;
+mod grammar_source;
 mod template;
 mod tokenizer;
 mod vocabulary;

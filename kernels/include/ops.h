@@ -45,6 +45,7 @@ struct OpTable {
   void (*quantize_rows)(const QuantizeRowsParams&) = nullptr;
   void (*dequantize_rows)(const DequantizeRowsParams&) = nullptr;
   bool (*all_finite)(const float* values, std::int64_t count) = nullptr;
+  void (*adjust_logits)(const AdjustLogitsParams&) = nullptr;
   std::int32_t (*sample)(const SampleParams&) = nullptr;
   void (*log_probs)(const LogProbsParams&) = nullptr;
 };

@@ -27,6 +27,7 @@ const OpTable& Ops() {
       .quantize_rows = QuantizeRows,
       .dequantize_rows = DequantizeRows,
       .all_finite = AllFinite,
+      .adjust_logits = AdjustLogits,
       .sample = Sample,
       .log_probs = LogProbs,
   };

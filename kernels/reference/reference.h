@@ -27,6 +27,7 @@ void Combine(const CombineParams& params);
 void QuantizeRows(const QuantizeRowsParams& params);
 void DequantizeRows(const DequantizeRowsParams& params);
 bool AllFinite(const float* values, std::int64_t count);
+void AdjustLogits(const AdjustLogitsParams& params);
 std::int32_t Sample(const SampleParams& params);
 void LogProbs(const LogProbsParams& params);
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "kernels/include/elementary.h"
@@ -10,6 +11,8 @@
 
 namespace baleen::kernels::reference {
 namespace {
+
+constexpr float kBanned = -std::numeric_limits<float>::infinity();
 
 std::int32_t ArgMax(const float* values, std::int64_t count) {
   std::int64_t best = 0;
@@ -55,8 +58,24 @@ std::uint64_t Below(std::uint64_t bits, std::uint64_t total) {
   return (bits >> 32) * (total >> 32) + (middle0 >> 32) + (middle1 >> 32) + (carry >> 32);
 }
 
-// Sets the weights of all tokens outside top-k and top-p to zero; returns the sum of those that
-// stay.
+// A weight that min_p keeps is at least this much; the largest weight is 2^40.
+double LeastWeight(const SampleParams& params) {
+  return static_cast<double>(params.min_p) * 0x1p+40;
+}
+
+// The weights of all tokens; those below `least` are zero. Returns the sum.
+std::uint64_t WeighAtLeast(const SampleParams& params, float largest, double least) {
+  std::uint64_t total = 0;
+  for (std::int64_t i = 0; i < params.vocabulary; ++i) {
+    const std::uint64_t weight = FixedWeight(params.logits[i], largest, params.temperature);
+    params.scratch_weights[i] = static_cast<double>(weight) >= least ? weight : 0;
+    total += params.scratch_weights[i];
+  }
+  return total;
+}
+
+// Sets the weights of all tokens outside top-k, top-p and min-p to zero; returns the sum of those
+// that stay.
 std::uint64_t Truncate(const SampleParams& params, bool nucleus) {
   const std::int64_t vocabulary = params.vocabulary;
   std::int64_t kept = params.top_k > 0 && params.top_k < vocabulary ? params.top_k : vocabulary;
@@ -68,13 +87,43 @@ std::uint64_t Truncate(const SampleParams& params, bool nucleus) {
   if (nucleus) {
     kept = NucleusSize(params, kept, total);
   }
+  const double least = LeastWeight(params);
   total = 0;
   for (std::int64_t i = 0; i < vocabulary; ++i) {
     std::uint64_t& weight = params.scratch_weights[params.scratch_ids[i]];
-    weight = i < kept ? weight : 0;
+    weight = i < kept && static_cast<double>(weight) >= least ? weight : 0;
     total += weight;
   }
   return total;
+}
+
+// y = the logits of allowed tokens.
+void Mask(const AdjustLogitsParams& params) {
+  constexpr std::int64_t kBits = 32;
+  const std::int64_t covered = std::min(params.vocabulary, params.allowed_words * kBits);
+  for (std::int64_t begin = 0; begin < covered; begin += kBits) {
+    const std::uint32_t word = params.allowed[begin / kBits];
+    const std::int64_t count = std::min(kBits, covered - begin);
+    for (std::int64_t bit = 0; bit < count; ++bit) {
+      const float logit = params.logits[begin + bit];
+      params.y[begin + bit] = (word >> bit & 1) != 0 ? logit : kBanned;
+    }
+  }
+  std::fill(params.y + covered, params.y + params.vocabulary, kBanned);
+}
+
+// Stays finite: a tiny divisor makes the largest number, not infinity, which would be a fault.
+float Penalized(const AdjustLogitsParams& params, const TokenUse& use, float logit) {
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  if (params.repetition_penalty != 1.0f && (use.in_prompt || use.in_reply > 0)) {
+    logit = logit > 0.0f ? std::min(logit / params.repetition_penalty, kLargest)
+                         : std::max(logit * params.repetition_penalty, -kLargest);
+  }
+  if (use.in_reply > 0) {
+    logit = logit - params.frequency_penalty * static_cast<float>(use.in_reply);
+    logit = logit - params.presence_penalty;
+  }
+  return logit;
 }
 
 }  // namespace
@@ -88,19 +137,49 @@ bool AllFinite(const float* values, std::int64_t count) {
   return finite;
 }
 
+void AdjustLogits(const AdjustLogitsParams& params) {
+  if (params.allowed != nullptr) {
+    Mask(params);
+  } else if (params.y != params.logits) {
+    std::copy_n(params.logits, params.vocabulary, params.y);
+  }
+  // What the mask bans stays banned, so it may come before the biases.
+  for (std::int64_t i = 0; i < params.bias_count; ++i) {
+    const LogitBias& bias = params.biases[i];
+    params.y[bias.token] = bias.bias <= -100.0f ? kBanned : params.y[bias.token] + bias.bias;
+  }
+  for (std::int64_t i = 0; i < params.use_count; ++i) {
+    float& logit = params.y[params.uses[i].token];
+    if (logit != kBanned) {
+      logit = Penalized(params, params.uses[i], logit);
+    }
+  }
+  for (std::int64_t i = 0; i < params.banned_count; ++i) {
+    params.y[params.banned[i]] = kBanned;
+  }
+}
+
 std::int32_t Sample(const SampleParams& params) {
   const std::int32_t best = ArgMax(params.logits, params.vocabulary);
+  const float largest = params.logits[best];
+  if (largest == kBanned) {
+    return -1;
+  }
   if (params.temperature == 0.0f) {
     return best;
   }
-  const float largest = params.logits[best];
-  std::uint64_t total = 0;
-  for (std::int64_t i = 0; i < params.vocabulary; ++i) {
-    params.scratch_weights[i] = FixedWeight(params.logits[i], largest, params.temperature);
-    total += params.scratch_weights[i];
-  }
   const bool nucleus = params.top_p < 1.0f;
-  if (nucleus || (params.top_k > 0 && params.top_k < params.vocabulary)) {
+  const bool truncates = nucleus || (params.top_k > 0 && params.top_k < params.vocabulary);
+  std::uint64_t total = 0;
+  if (params.min_p > 0.0f && !truncates) {
+    total = WeighAtLeast(params, largest, LeastWeight(params));
+  } else {
+    for (std::int64_t i = 0; i < params.vocabulary; ++i) {
+      params.scratch_weights[i] = FixedWeight(params.logits[i], largest, params.temperature);
+      total += params.scratch_weights[i];
+    }
+  }
+  if (truncates) {
     total = Truncate(params, nucleus);
   }
   const std::uint64_t target = Below(params.random_bits, total);
@@ -124,6 +203,9 @@ void LogProbs(const LogProbsParams& params) {
   const float log_sum = static_cast<float>(Log(FoldLanes(chains)));
   const auto log_prob = [&](std::int32_t id) { return (params.logits[id] - largest) - log_sum; };
   *params.token_logprob = log_prob(params.token);
+  if (params.count == 0) {
+    return;
+  }
   SelectLargest(params.logits, params.vocabulary, params.count, params.scratch_ids);
   for (std::int64_t i = 0; i < params.count; ++i) {
     params.top_ids[i] = params.scratch_ids[i];

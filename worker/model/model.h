@@ -15,13 +15,8 @@
 
 namespace baleen::worker {
 
-// Added to a token's logit; -100 bans the token.
-struct LogitBias {
-  std::int32_t token = 0;
-  float bias = 0.0f;
-
-  friend bool operator==(const LogitBias&, const LogitBias&) = default;
-};
+using kernels::LogitBias;
+using kernels::TokenUse;
 
 // How to choose a token (baleen.v1.SamplingParams states the ranges; they are validated before they
 // get here).
@@ -57,9 +52,9 @@ struct SequenceStep {
   // (seed, position + tokens.size()).
   const SampleSpec* sample = nullptr;
   // What choosing depends on besides `sample`; read only when that is not null.
-  std::span<const kernels::TokenUse> uses;  // what has been written: all that penalties need
-  std::span<const std::int32_t> banned;     // never chosen; in the vocabulary
-  TokenMask* mask = nullptr;                // null: every other token may be chosen
+  std::span<const TokenUse> uses;        // what has been written: all that penalties need
+  std::span<const std::int32_t> banned;  // never chosen; in the vocabulary
+  TokenMask* mask = nullptr;             // null: every other token may be chosen
   // Not empty: for each i report how probable followers[i] was after the first i + 1 of `tokens`,
   // and the `followers_top` most probable tokens there (0 to 20). At most as many as `tokens`.
   std::span<const std::int32_t> followers;

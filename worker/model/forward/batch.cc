@@ -26,6 +26,11 @@ absl::Status CheckSequence(const ModelConfig& config, std::size_t index, const S
         fmt::format("sequence {} of the step has {} KV blocks; it needs {}", index,
                     step.block_table.size(), blocks));
   }
+  if (step.followers.size() > step.tokens.size()) {
+    return absl::InvalidArgumentError(
+        fmt::format("sequence {} of the step has {} tokens and {} followers", index,
+                    step.tokens.size(), step.followers.size()));
+  }
   for (std::uint64_t i = 0; i < blocks; ++i) {
     if (step.block_table[i] >= kv.blocks) {
       return absl::InvalidArgumentError(
@@ -33,11 +38,13 @@ absl::Status CheckSequence(const ModelConfig& config, std::size_t index, const S
                       kv.blocks));
     }
   }
-  for (const std::int32_t token : step.tokens) {
-    if (token < 0 || static_cast<std::uint32_t>(token) >= config.vocab_size) {
-      return absl::InvalidArgumentError(
-          fmt::format("sequence {} of the step has token {}; the vocabulary has {}", index, token,
-                      config.vocab_size));
+  for (const auto& ids : {step.tokens, step.followers, step.banned}) {
+    for (const std::int32_t token : ids) {
+      if (token < 0 || static_cast<std::uint32_t>(token) >= config.vocab_size) {
+        return absl::InvalidArgumentError(
+            fmt::format("sequence {} of the step has token {}; the vocabulary has {}", index, token,
+                        config.vocab_size));
+      }
     }
   }
   return absl::OkStatus();
@@ -69,7 +76,7 @@ absl::Status Batch::Assign(const ModelConfig& config, const StepLimits& limits,
                        .rows = static_cast<std::int64_t>(step.tokens.size()),
                        .position = step.position,
                        .block_table = step.block_table.data(),
-                       .sample = step.sample});
+                       .step = &step});
       for (std::size_t i = 0; i < step.tokens.size() && tokens.size() <= limits.tokens_max; ++i) {
         tokens.push_back(step.tokens[i]);
         positions.push_back(step.position + static_cast<std::uint32_t>(i));
@@ -100,7 +107,6 @@ void Batch::AssignPart(const Batch& whole, std::int64_t begin, std::int64_t end)
       const std::int64_t last = std::min(sequence.row + sequence.rows, end);
       if (first >= last) continue;
       sequence.position += first - sequence.row;
-      if (last < sequence.row + sequence.rows) sequence.sample = nullptr;
       sequence.row = first - begin;
       sequence.rows = last - first;
       to.push_back(sequence);

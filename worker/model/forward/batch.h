@@ -20,7 +20,7 @@ struct BatchSequence {
   std::int64_t rows = 0;
   std::int64_t position = 0;  // of its first token
   const std::uint32_t* block_table = nullptr;
-  const SampleSpec* sample = nullptr;
+  const SequenceStep* step = nullptr;  // what it asks for; of the caller
 
   std::int64_t end_position() const { return position + rows; }
 };

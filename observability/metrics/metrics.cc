@@ -139,6 +139,18 @@ WorkerMetrics::WorkerMetrics(Registry& registry, const BuildInfo& build)
                                "KV blocks of 64 tokens that are held now.")),
       kv_blocks_total(MakeGauge(*registry.shared(), "baleen_worker_kv_blocks_total",
                                 "KV blocks of 64 tokens that this rank has.")),
+      kv_blocks_cached(MakeGauge(*registry.shared(), "baleen_worker_kv_blocks_cached",
+                                 "Free KV blocks whose content is kept for prompts that begin "
+                                 "alike, now.")),
+      prefix_cache_queried_tokens_total(
+          MakeCounter(*registry.shared(), "baleen_worker_prefix_cache_queried_tokens_total",
+                      "Prompt tokens of admitted requests that were looked up in the cache.")),
+      prefix_cache_hit_tokens_total(MakeCounter(*registry.shared(),
+                                                "baleen_worker_prefix_cache_hit_tokens_total",
+                                                "Prompt tokens whose KV was found in the cache.")),
+      prefix_cache_evicted_blocks_total(
+          MakeCounter(*registry.shared(), "baleen_worker_prefix_cache_evicted_blocks_total",
+                      "Cached KV blocks that made room for others.")),
       kv_transfer_sent_bytes_total(
           MakeCounter(*registry.shared(), "baleen_worker_kv_transfer_sent_bytes_total",
                       "KV bytes sent to decode ranks and verified there.")),

@@ -107,6 +107,10 @@ class WorkerMetrics {
   Gauge sequences_waiting;
   Gauge kv_blocks_used;
   Gauge kv_blocks_total;
+  Gauge kv_blocks_cached;
+  Counter prefix_cache_queried_tokens_total;
+  Counter prefix_cache_hit_tokens_total;
+  Counter prefix_cache_evicted_blocks_total;
   Counter kv_transfer_sent_bytes_total;
   Counter kv_transfer_received_bytes_total;
   Histogram kv_transfer_seconds;

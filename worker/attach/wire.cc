@@ -78,6 +78,8 @@ void Fill(const LoadReport& load, v1::LoadReport* out) {
   out->set_kv_blocks_used(load.kv_blocks_used);
   out->set_draining(load.draining);
   out->set_forming(load.forming);
+  out->set_kv_blocks_cached(load.kv_blocks_cached);
+  out->set_prompt_tokens_per_second(load.prompt_tokens_per_second);
 }
 
 void Fill(const ModelInfo& model, v1::ModelIdentity* out) {

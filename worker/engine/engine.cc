@@ -44,6 +44,7 @@ Engine::Engine(const EngineOptions& options, const EngineParts& parts)
       clock_(parts.clock),
       model_(parts.model),
       pool_(parts.blocks),
+      cache_feed_(parts.cache_feed),
       transfer_(parts.transfer),
       inbox_(parts.inbox),
       sink_(parts.sink),
@@ -64,6 +65,7 @@ bool Engine::RunOnce() {
   worked |= TakeInbox();
   worked |= TakeTransferEvents();
   worked |= ExpireDeadlines();
+  TakeFromCache();
   Sweep();
   const Plan plan = MakePlan();
   Admit(plan.admissions);
@@ -148,6 +150,8 @@ void Engine::Apply(StartCommand command) {
   sequence->deadline = clock_.Monotonic() + command.time_left;
   sequence->blocks_needed = static_cast<std::uint32_t>(BlocksNeeded(command));
   sequence->start = std::move(command);
+  sequence->cached_tokens_expected =
+      pool_.Find(ReusableChain(*sequence)).cached * contract::kBlockTokens;
   by_id_[key.id] = sequence.get();
   waiting_.push_back(std::move(sequence));
 }
@@ -222,12 +226,17 @@ Plan Engine::MakePlan() const {
         {.decoding = sequence->phase == Phase::kDecoding,
          .prompt_tokens_left = prefilling ? sequence->prompt_tokens() - sequence->computed : 0});
   }
+  // Only those for which there is a place: each is looked up in the cache.
+  const std::size_t places = options_.scheduler.sequences_max - running_.size();
   std::vector<WaitingSequence> waiting;
-  waiting.reserve(waiting_.size());
-  for (const auto& sequence : waiting_) {
-    const bool computes = sequence->start.leg != Leg::kDecode;
-    waiting.push_back({.blocks_needed = sequence->blocks_needed,
-                       .prompt_tokens_left = computes ? sequence->prompt_tokens() : 0});
+  waiting.reserve(std::min(places, waiting_.size()));
+  for (std::size_t i = 0; i < waiting_.size() && i < places; ++i) {
+    const Sequence& sequence = *waiting_[i];
+    const PrefixIndex::Match match = pool_.Find(ReusableChain(sequence));
+    const bool computes = sequence.start.leg != Leg::kDecode;
+    const std::uint32_t left = sequence.prompt_tokens() - match.cached * contract::kBlockTokens;
+    waiting.push_back({.blocks_needed = sequence.blocks_needed - match.held,
+                       .prompt_tokens_left = computes ? left : 0});
   }
   return PlanStep({.running = running, .waiting = waiting, .blocks_free = pool_.free_count()},
                   options_.scheduler);
@@ -235,19 +244,28 @@ Plan Engine::MakePlan() const {
 
 void Engine::Admit(std::uint32_t admissions) {
   for (std::uint32_t i = 0; i < admissions; ++i) {
-    std::unique_ptr<Sequence> sequence = std::move(waiting_.front());
-    waiting_.pop_front();
-    std::optional<BlockList> blocks = pool_.Reserve(sequence->blocks_needed);
-    BALEEN_CHECK(blocks.has_value(), "the plan admits only what fits");
-    sequence->blocks = *std::move(blocks);
-    running_.push_back(std::move(sequence));
-    Sequence& admitted = *running_.back();
-    if (admitted.start.leg == Leg::kDecode) {
-      admitted.phase = Phase::kReceiving;
-      Expect(admitted);
-    } else {
-      admitted.phase = Phase::kPrefilling;
-    }
+    const Sequence& next = *waiting_.front();
+    std::optional<BlockList> blocks = pool_.Reserve(next.blocks_needed, ReusableChain(next));
+    // Only if the block hashes of a Start contradict themselves: what the plan found under them is
+    // not there, and the sequence waits until there is room without.
+    if (!blocks.has_value()) return;
+    AdmitNext(*std::move(blocks));
+  }
+}
+
+void Engine::AdmitNext(BlockList blocks) {
+  running_.push_back(std::move(waiting_.front()));
+  waiting_.pop_front();
+  Sequence& admitted = *running_.back();
+  admitted.blocks = std::move(blocks);
+  if (admitted.start.leg == Leg::kDecode) {
+    admitted.phase = Phase::kReceiving;
+    Expect(admitted);
+  } else {
+    admitted.phase = Phase::kPrefilling;
+    const bool looks_up = !ReusableChain(admitted).empty();
+    if (looks_up) metrics_.prefix_cache_queried_tokens_total.Add(admitted.prompt_tokens());
+    SkipCached(admitted);
   }
 }
 
@@ -265,7 +283,9 @@ void Engine::BuildBatch(const Plan& plan) {
                       .request = RequestOf(sequence)});
   }
   for (const PrefillChunk& chunk : plan.prefill) {
+    if (chunk.sequence >= running_.size()) break;  // not admitted after all
     Sequence& sequence = *running_[chunk.sequence];
+    if (sequence.phase == Phase::kEnded) continue;  // its blocks could not be offered
     const bool last = sequence.computed + chunk.tokens == sequence.prompt_tokens();
     rows_.push_back({.sequence = &sequence, .chunk = chunk.tokens});
     batch_.push_back(
@@ -298,11 +318,15 @@ void Engine::RunStep() {
   const absl::Duration begun = clock_.Monotonic();
   const absl::Status status = model_.Step(batch_, {.base = pool_.base(), .blocks = pool_.total()},
                                           lockstep_.group_step(), sampled_);
-  metrics_.step_seconds.Observe(absl::ToDoubleSeconds(clock_.Monotonic() - begun));
+  const double seconds = absl::ToDoubleSeconds(clock_.Monotonic() - begun);
+  metrics_.step_seconds.Observe(seconds);
   metrics_.steps_total.Add();
   ++step_;
   if (status.ok()) {
     lockstep_.Finish();
+    std::uint32_t prompt_tokens = 0;
+    for (const Row& row : rows_) prompt_tokens += row.chunk;
+    prompt_rate_.Add(prompt_tokens, seconds);
     for (std::size_t i = 0; i < rows_.size(); ++i) ApplyRow(rows_[i], sampled_[i]);
     return;
   }
@@ -335,6 +359,7 @@ void Engine::ApplyRow(const Row& row, SampledToken& sampled) {
   }
   sequence.computed += row.chunk;
   metrics_.prompt_tokens_total.Add(row.chunk);
+  KeepComputed(sequence);
   const bool prompt_done = sequence.computed == sequence.prompt_tokens();
   if (prompt_done) {
     sequence.phase = Phase::kDecoding;
@@ -353,6 +378,7 @@ void Engine::ApplyRow(const Row& row, SampledToken& sampled) {
 
 void Engine::AcceptToken(Sequence& sequence, SampledToken& sampled) {
   if (!sampled.status.ok()) {
+    pool_.Forget(sequence.blocks);
     End(sequence, EndReason::kError, WithReason(sampled.status, Reason::kNumericFault));
     return;
   }
@@ -386,7 +412,8 @@ void Engine::End(Sequence& sequence, EndReason reason, absl::Status status) {
                                           .reason = reason,
                                           .tokens = sequence.emitted,
                                           .status = std::move(status),
-                                          .kv_transfer_bytes = sequence.transfer_bytes});
+                                          .kv_transfer_bytes = sequence.transfer_bytes,
+                                          .cached_tokens = sequence.cached_tokens});
 }
 
 // Takes a sequence out of everything, at once, except for memory that the data plane may still
@@ -425,7 +452,7 @@ LoadReport Engine::MeasureLoad() const {
     const bool waits = phase == Phase::kWaiting || phase == Phase::kReceiving;
     (waits ? load.sequences_waiting : load.sequences_running) += 1;
     if (sequence.start.leg != Leg::kDecode && waits) {
-      load.prompt_tokens_pending += sequence.prompt_tokens();
+      load.prompt_tokens_pending += sequence.prompt_tokens() - sequence.cached_tokens_expected;
     }
     if (phase == Phase::kPrefilling) {
       load.prompt_tokens_pending += sequence.prompt_tokens() - sequence.computed;
@@ -437,7 +464,8 @@ LoadReport Engine::MeasureLoad() const {
 
 void Engine::Publish() {
   may_leave_ = lockstep_.may_leave();
-  const LoadReport load = MeasureLoad();
+  LoadReport load = MeasureLoad();
+  PublishCache(load);
   metrics_.sequences_running.Set(load.sequences_running);
   metrics_.sequences_waiting.Set(load.sequences_waiting);
   metrics_.kv_blocks_used.Set(load.kv_blocks_used);
@@ -452,7 +480,8 @@ void Engine::CheckBlocks() const {
   std::size_t held = 0;
   for (const auto& sequence : running_) held += sequence->blocks.size();
   for (const auto& [id, open] : transfers_) held += open.blocks.size();
-  BALEEN_CHECK(held == pool_.used(), "every block in use is held by a sequence or a transfer");
+  BALEEN_CHECK(held == pool_.references(),
+               "every block in use is held by a sequence or a transfer");
 }
 
 }  // namespace baleen::worker

@@ -17,6 +17,9 @@
 //    Reason::kWorkerLost, which names the peer and the phase, and new ones are refused until the
 //    group has formed again.
 //  - Every queue is bounded; what does not fit is refused with Reason::kQueueFull.
+//  - A block of a prompt is cached once the step that completed it has succeeded, and never written
+//    again; what follows from it is the same bits as if it had been computed here and now. When the
+//    logits of a sequence are no numbers, its blocks leave the cache.
 #pragma once
 
 #include <atomic>
@@ -32,10 +35,12 @@
 #include "observability/base/clock.h"
 #include "observability/metrics/metrics.h"
 #include "worker/cache/block_pool.h"
+#include "worker/cache/cache_feed.h"
 #include "worker/engine/inbox.h"
 #include "worker/engine/lockstep/lockstep.h"
 #include "worker/engine/messages.h"
 #include "worker/engine/reports.h"
+#include "worker/engine/rules/prompt_rate.h"
 #include "worker/engine/rules/role.h"
 #include "worker/engine/rules/start_check.h"
 #include "worker/engine/sequence.h"
@@ -49,6 +54,8 @@ struct EngineOptions {
   Role role = Role::kMixed;
   SchedulerLimits scheduler;  // the model was made for at least StepLimitsFor(scheduler)
   std::size_t waiting_max = 256;
+  // Keep the blocks of prompts whose Start names them, and look prompts up among those kept.
+  bool prefix_cache = true;
   // The longest sleep between two looks at the data plane while transfers are open, if nobody wakes
   // the inbox earlier.
   absl::Duration transfer_poll = absl::Milliseconds(5);
@@ -75,6 +82,7 @@ struct EngineParts {
   Inbox& inbox;
   OutputSink& sink;
   const metrics::WorkerMetrics& metrics;
+  CacheFeed* cache_feed = nullptr;  // that of `blocks`: published after each step
 };
 
 class Engine {
@@ -142,6 +150,7 @@ class Engine {
   bool ExpireDeadlines();
   Plan MakePlan() const;
   void Admit(std::uint32_t admissions);
+  void AdmitNext(BlockList blocks);
   bool Compute(const Plan& plan);
   void RunStep();
   void LoseGroup(const absl::Status& why);
@@ -149,6 +158,13 @@ class Engine {
   void ApplyRow(const Row& row, SampledToken& sampled);
   void AcceptToken(Sequence& sequence, SampledToken& sampled);
   void EndIfComplete(Sequence& sequence, std::int32_t token);
+
+  // The prefix cache.
+  BlockChain ReusableChain(const Sequence& sequence) const;
+  void TakeFromCache();
+  void SkipCached(Sequence& sequence);
+  void KeepComputed(Sequence& sequence);
+  void PublishCache(LoadReport& load);
 
   // Ends.
   void End(Sequence& sequence, EndReason reason, absl::Status status = absl::OkStatus());
@@ -166,6 +182,7 @@ class Engine {
   const Clock& clock_;
   Model& model_;
   BlockPool& pool_;
+  CacheFeed* const cache_feed_;
   KvTransfer* const transfer_;
   Inbox& inbox_;
   OutputSink& sink_;
@@ -179,6 +196,7 @@ class Engine {
   std::vector<std::unique_ptr<Sequence>> running_;            // hold blocks; oldest first
   std::unordered_map<contract::RequestId, Sequence*> by_id_;  // that have not ended
   std::unordered_map<contract::TransferId, OpenTransfer> transfers_;
+  PromptRate prompt_rate_;
   Reports reports_;
   Lockstep lockstep_;
   std::atomic<bool> may_leave_ = true;

@@ -109,6 +109,8 @@ struct LoadReport {
   std::uint32_t kv_blocks_used = 0;
   bool draining = false;
   bool forming = false;  // the group is not complete
+  std::uint32_t kv_blocks_cached = 0;
+  float prompt_tokens_per_second = 0.0f;  // see PromptRate; 0 = not known yet
 };
 
 // Everything that one engine step has to say to one router, in the order of the lists.

@@ -29,7 +29,10 @@ struct Sequence {
   std::uint32_t blocks_needed = 0;
   BlockList blocks;
 
-  std::uint32_t computed = 0;    // positions whose KV is in the blocks
+  std::uint32_t computed = 0;       // positions whose KV is in the blocks
+  std::uint32_t cached_tokens = 0;  // those of them that were found in the cache
+  // Until admission: what the cache held when the request came.
+  std::uint32_t cached_tokens_expected = 0;
   std::uint32_t reply_next = 0;  // index in the reply of the next token to sample
   std::uint32_t emitted = 0;     // tokens reported by this rank
   std::int32_t last_token = -1;  // sampled and not fed back yet

@@ -69,6 +69,12 @@ absl::Status CheckPrompt(const StartCommand& start, const StartLimits& limits) {
                       fmt::format("prompt of {} tokens and reply of {} exceed the context of {}",
                                   start.prompt.size(), start.tokens_max, limits.context_tokens));
   }
+  const std::size_t hashes = start.block_hashes.size();
+  if (hashes != 0 && hashes != start.prompt.size() / kBlockTokens) {
+    return MakeStatus(Reason::kInvalidRequest,
+                      fmt::format("{} block hashes for the {} whole blocks of the prompt", hashes,
+                                  start.prompt.size() / kBlockTokens));
+  }
   for (std::size_t i = 0; i < start.prompt.size(); ++i) {
     const std::int32_t id = start.prompt[i];
     if (id < 0 || static_cast<std::uint32_t>(id) >= limits.vocabulary_size) {

@@ -10,6 +10,7 @@ find_package(nlohmann_json REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(prometheus-cpp CONFIG REQUIRED)
 find_package(OpenSSL REQUIRED)
+find_package(Boost 1.81 REQUIRED)  # headers only: Beast and Asio
 find_package(GTest REQUIRED)
 find_package(benchmark REQUIRED)
 pkg_check_modules(UCX REQUIRED IMPORTED_TARGET ucx)

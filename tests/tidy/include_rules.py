@@ -75,6 +75,7 @@ MAY_INCLUDE = {
     "router/server/generation": L0 + ["router/policy", "router/admission", "router/dispatch",
                                       "router/text", "router/server/request"],
     "router/server/http": ["observability/base"],
+    "router/server/http/message": ["observability/base"],
     "router/server/openai/json": ["proto/contract", "observability/base", "router/text"],
     "router/server/openai": L0 + ["router/server/generation", "router/server/request", "router/text",
                                   "router/dispatch"],
@@ -112,11 +113,11 @@ THIRD_PARTY = {
     "spdlog": (("spdlog/",), ["observability/base"]),
     "the text crate": (("text/crate/",), ["router/text", "text/grammar"]),
     "Boost": (("boost/",), ["router/server/http"]),
-    "nlohmann-json": (("nlohmann/",), ["router/server/openai/json", "worker/model", "worker/group", "router/text", "router/access", "text/grammar", "tools/cli", "router/main.cc",
+    "nlohmann-json": (("nlohmann/",), ["worker/model", "worker/group", "router/text", "router/access", "text/grammar", "tools/cli", "router/main.cc",
                                        "worker/main.cc"]),
     "CLI11": (("CLI/",), ["tools/cli", "observability/process", "router/options.cc",
                           "worker/options.cc"]),
-    "OpenSSL": (("openssl/",), ["proto/contract", "worker/model", "security", "router/access"]),
+    "OpenSSL": (("openssl/",), ["router/server/http", "proto/contract", "worker/model", "security", "router/access"]),
     "abseil": (("absl/",), ["proto", "observability", "security", "text", "worker", "router", "tools"]),
 }
 

@@ -24,6 +24,7 @@
 #include "absl/time/time.h"
 #include "text/grammar/grammar.h"
 #include "text/grammar/grammar_cache.h"
+#include "worker/grammar/reply_grammar.h"
 #include "worker/model/token_mask.h"
 
 namespace baleen::worker {
@@ -44,22 +45,15 @@ class GrammarPool;
 
 // One sequence's way through its grammar. For the engine's thread; gone sequences may leave work
 // behind, which the pool drops.
-class SequenceGrammar final : public TokenMask {
+class SequenceGrammar final : public ReplyGrammar, public TokenMask {
  public:
   ~SequenceGrammar() override;
   SequenceGrammar(const SequenceGrammar&) = delete;
   SequenceGrammar& operator=(const SequenceGrammar&) = delete;
 
-  // Whether the grammar is compiled; an error if it is refused or took too long. Until it is there
-  // (false), nothing may be sampled.
-  absl::StatusOr<bool> Prepared() const;
-
-  // The token that the sequence has sampled, or received as its first. Begins the next mask.
-  void Accept(std::int32_t token);
-
-  // What SequenceStep::mask is for the next token: this, or null while every token is allowed
-  // because the grammar has not begun.
-  TokenMask* mask() { return begun_ ? this : nullptr; }
+  absl::StatusOr<bool> Prepared() const override;
+  void Accept(std::int32_t token) override;
+  TokenMask* mask() override { return begun_ ? this : nullptr; }
 
   absl::StatusOr<std::span<const std::uint32_t>> Await() override;
 
@@ -75,18 +69,16 @@ class SequenceGrammar final : public TokenMask {
   bool begun_ = false;
 };
 
-class GrammarPool {
+class GrammarPool final : public Grammars {
  public:
   // Loads the model's vocabulary in the background.
   explicit GrammarPool(GrammarPoolOptions options);
-  ~GrammarPool();
+  ~GrammarPool() override;
   GrammarPool(const GrammarPool&) = delete;
   GrammarPool& operator=(const GrammarPool&) = delete;
 
-  // Begins to compile. `after_token`: the grammar begins after the first token of this id. The pool
-  // outlives what it gives.
-  std::unique_ptr<SequenceGrammar> Begin(text::GrammarSource source,
-                                         std::optional<std::int32_t> after_token);
+  std::unique_ptr<ReplyGrammar> Begin(text::GrammarSource source,
+                                      std::optional<std::int32_t> after_token) override;
 
  private:
   friend class SequenceGrammar;

@@ -12,7 +12,7 @@
 #include "absl/time/time.h"
 #include "proto/contract/block_hash.h"
 #include "proto/contract/ids.h"
-#include "text/grammar/grammar.h"
+#include "worker/grammar/grammar_spec.h"
 #include "worker/model/model.h"
 
 namespace baleen::worker {
@@ -24,15 +24,6 @@ struct LinkId {
 };
 
 enum class Leg : std::uint8_t { kWhole, kPrefill, kDecode };  // as baleen.v1.Leg
-
-// What the reply must look like (baleen.v1.Grammar).
-struct GrammarSpec {
-  text::GrammarSource source;
-  // It begins after the first token of this id; without one, with the reply's first token.
-  std::optional<std::int32_t> after_token;
-
-  friend bool operator==(const GrammarSpec&, const GrammarSpec&) = default;
-};
 
 struct StartCommand {
   LinkId link;

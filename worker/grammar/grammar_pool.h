@@ -2,10 +2,10 @@
 // while the engine computes.
 //
 // The mask of a token is begun as soon as the token before it is known and is awaited only where
-// the logits are turned into a token: all of the forward pass is time for it.
+// the logits are turned into a token: all of the forward pass is time for it. The engine never
+// waits for a thread that has not begun: it then computes the mask itself.
 #pragma once
 
-#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -15,90 +15,101 @@
 #include <mutex>
 #include <optional>
 #include <span>
-#include <string>
+#include <stop_token>
 #include <thread>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "text/grammar/grammar.h"
-#include "text/grammar/grammar_cache.h"
-#include "worker/grammar/reply_grammar.h"
+#include "observability/base/clock.h"
+#include "worker/grammar/grammar_compiler.h"
+#include "worker/grammar/grammar_spec.h"
 #include "worker/model/token_mask.h"
 
 namespace baleen::worker {
 
 struct GrammarPoolOptions {
-  std::string model_directory;
-  text::VocabularyOptions vocabulary;
-  text::GrammarLimits limits;
-  text::GrammarCacheLimits cache;
-  std::size_t threads = 2;
-  // How long a token waits for its mask, and a sequence for its grammar: the sequence fails then.
-  absl::Duration wait_max = absl::Seconds(2);
+  // Compiling takes milliseconds, of hostile grammars a second; masks never wait for it.
+  std::size_t compile_threads = 2;
+  std::size_t mask_threads = 1;
+  // How long a sequence waits for its grammar to be compiled, and a step for a mask that is being
+  // computed. Then the sequence fails.
+  absl::Duration prepare_max = absl::Seconds(10);
+  absl::Duration mask_wait_max = absl::Seconds(2);
   // Called, on any thread, when a grammar has been compiled or refused.
-  std::function<void()> wake;
+  std::function<void()> wake = [] {};
 };
 
 class GrammarPool;
 
-// One sequence's way through its grammar. For the engine's thread; gone sequences may leave work
-// behind, which the pool drops.
-class SequenceGrammar final : public ReplyGrammar, public TokenMask {
+// One sequence's way through its grammar. For the engine's thread. Work that is under way when it
+// goes is finished and thrown away.
+class SequenceGrammar final : public TokenMask {
  public:
   ~SequenceGrammar() override;
   SequenceGrammar(const SequenceGrammar&) = delete;
   SequenceGrammar& operator=(const SequenceGrammar&) = delete;
 
-  absl::StatusOr<bool> Prepared() const override;
-  void Accept(std::int32_t token) override;
-  TokenMask* mask() override { return begun_ ? this : nullptr; }
+  // Whether the grammar is compiled; an error if it is refused or has taken too long. Until then
+  // nothing may be sampled.
+  absl::StatusOr<bool> Prepared() const;
+
+  // The token that the sequence has sampled, or received as its first. Begins the next mask.
+  void Accept(std::int32_t token);
+
+  // What SequenceStep::mask is for the next token: this, or null while every token is allowed
+  // because the grammar has not begun.
+  TokenMask* mask() { return begun_ ? this : nullptr; }
 
   absl::StatusOr<std::span<const std::uint32_t>> Await() override;
 
  private:
   friend class GrammarPool;
   struct State;
-  SequenceGrammar(GrammarPool& pool, std::shared_ptr<State> state,
-                  std::optional<std::int32_t> after_token);
+  SequenceGrammar(GrammarPool& pool, std::shared_ptr<State> state);
 
   GrammarPool& pool_;
   const std::shared_ptr<State> state_;
-  const std::optional<std::int32_t> after_token_;
-  bool begun_ = false;
+  const absl::Duration prepared_by_;
+  bool begun_;
 };
 
-class GrammarPool final : public Grammars {
+class GrammarPool {
  public:
-  // Loads the model's vocabulary in the background.
-  explicit GrammarPool(GrammarPoolOptions options);
-  ~GrammarPool() override;
+  // Both borrowed.
+  GrammarPool(const GrammarPoolOptions& options, const Clock& clock, GrammarCompiler& compiler);
+  ~GrammarPool();
   GrammarPool(const GrammarPool&) = delete;
   GrammarPool& operator=(const GrammarPool&) = delete;
 
-  std::unique_ptr<ReplyGrammar> Begin(text::GrammarSource source,
-                                      std::optional<std::int32_t> after_token) override;
+  // Begins to compile. The pool outlives what it gives.
+  std::unique_ptr<SequenceGrammar> Begin(GrammarSpec spec);
 
  private:
   friend class SequenceGrammar;
-  using Work = std::function<void()>;
+  using State = SequenceGrammar::State;
 
-  void Submit(Work work);
-  void Run();
-  void LoadVocabulary();
+  // Sequences that have something to do, oldest first; each is in at most one of the two.
+  struct Queue {
+    std::mutex mutex;
+    std::condition_variable_any changed;
+    std::deque<std::shared_ptr<State>> states;  // guarded by mutex
+    std::vector<std::jthread> threads;
+  };
+
+  void Start(Queue& queue, std::size_t threads);
+  void Submit(Queue& queue, std::shared_ptr<State> state);
+  void Run(Queue& queue, const std::stop_token& stop);
+  // Does what there is to do for a sequence, unless another thread does or has done it.
+  void Work(State& state);
+  absl::Status Prepare(State& state);
 
   const GrammarPoolOptions options_;
-
-  mutable std::mutex mutex_;
-  std::condition_variable wake_;
-  // Guarded by mutex_:
-  std::deque<Work> work_;
-  bool stopping_ = false;
-  std::unique_ptr<text::GrammarCache> cache_;  // null until the vocabulary is there
-  absl::Status load_status_;
-
-  std::vector<std::jthread> threads_;
+  const Clock& clock_;
+  GrammarCompiler& compiler_;
+  Queue compile_queue_;
+  Queue mask_queue_;
 };
 
 }  // namespace baleen::worker

@@ -8,7 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "worker/grammar/grammar_spec.h"
+#include "text/grammar/grammar.h"
 
 namespace baleen::worker {
 
@@ -28,7 +28,8 @@ class GrammarCompiler {
  public:
   virtual ~GrammarCompiler() = default;
   // May take a second. Statuses without a contract::Reason are the request's fault.
-  virtual absl::StatusOr<std::unique_ptr<TokenRules>> Compile(const GrammarSpec& spec) = 0;
+  virtual absl::StatusOr<std::unique_ptr<TokenRules>> Compile(
+      const text::GrammarSource& source) = 0;
   // Of a mask: a bit for each logit of the model.
   virtual std::size_t mask_words() const = 0;
 };

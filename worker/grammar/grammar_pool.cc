@@ -34,7 +34,7 @@ struct SequenceGrammar::State {
     kDone,    // until the next token
   };
 
-  const GrammarSpec spec;
+  const text::GrammarSource source;
   std::atomic<bool> prepared = false;
   std::atomic<bool> abandoned = false;
 
@@ -49,14 +49,16 @@ struct SequenceGrammar::State {
   std::unique_ptr<TokenRules> rules;
   std::vector<std::uint32_t> mask;
 
-  explicit State(GrammarSpec spec_of_start) : spec(std::move(spec_of_start)) {}
+  explicit State(text::GrammarSource source_of_start) : source(std::move(source_of_start)) {}
 };
 
-SequenceGrammar::SequenceGrammar(GrammarPool& pool, std::shared_ptr<State> state)
+SequenceGrammar::SequenceGrammar(GrammarPool& pool, std::shared_ptr<State> state,
+                                 std::optional<std::int32_t> after_token)
     : pool_(pool),
       state_(std::move(state)),
+      after_token_(after_token),
       prepared_by_(pool.clock_.Monotonic() + pool.options_.prepare_max),
-      begun_(!state_->spec.after_token.has_value()) {}
+      begun_(!after_token.has_value()) {}
 
 SequenceGrammar::~SequenceGrammar() { state_->abandoned = true; }
 
@@ -74,7 +76,7 @@ absl::StatusOr<bool> SequenceGrammar::Prepared() const {
 
 void SequenceGrammar::Accept(std::int32_t token) {
   if (!begun_) {
-    begun_ = token == state_->spec.after_token;
+    begun_ = token == after_token_;
     return;
   }
   {
@@ -111,9 +113,10 @@ GrammarPool::~GrammarPool() {
   }
 }
 
-std::unique_ptr<SequenceGrammar> GrammarPool::Begin(GrammarSpec spec) {
-  auto state = std::make_shared<State>(std::move(spec));
-  std::unique_ptr<SequenceGrammar> grammar(new SequenceGrammar(*this, state));
+std::unique_ptr<ReplyGrammar> GrammarPool::Begin(text::GrammarSource source,
+                                                 std::optional<std::int32_t> after_token) {
+  auto state = std::make_shared<State>(std::move(source));
+  std::unique_ptr<SequenceGrammar> grammar(new SequenceGrammar(*this, state, after_token));
   Submit(compile_queue_, std::move(state));
   return grammar;
 }
@@ -172,7 +175,7 @@ void GrammarPool::Work(State& state) {
 }
 
 absl::Status GrammarPool::Prepare(State& state) {
-  BALEEN_ASSIGN_OR_RETURN(state.rules, compiler_.Compile(state.spec));
+  BALEEN_ASSIGN_OR_RETURN(state.rules, compiler_.Compile(state.source));
   state.mask.resize(compiler_.mask_words());
   return absl::OkStatus();
 }

@@ -23,8 +23,9 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "observability/base/clock.h"
+#include "text/grammar/grammar.h"
 #include "worker/grammar/grammar_compiler.h"
-#include "worker/grammar/grammar_spec.h"
+#include "worker/grammar/reply_grammar.h"
 #include "worker/model/token_mask.h"
 
 namespace baleen::worker {
@@ -43,48 +44,42 @@ struct GrammarPoolOptions {
 
 class GrammarPool;
 
-// One sequence's way through its grammar. For the engine's thread. Work that is under way when it
-// goes is finished and thrown away.
-class SequenceGrammar final : public TokenMask {
+// Work that is under way when a sequence goes is finished and thrown away.
+class SequenceGrammar final : public ReplyGrammar, public TokenMask {
  public:
   ~SequenceGrammar() override;
   SequenceGrammar(const SequenceGrammar&) = delete;
   SequenceGrammar& operator=(const SequenceGrammar&) = delete;
 
-  // Whether the grammar is compiled; an error if it is refused or has taken too long. Until then
-  // nothing may be sampled.
-  absl::StatusOr<bool> Prepared() const;
-
-  // The token that the sequence has sampled, or received as its first. Begins the next mask.
-  void Accept(std::int32_t token);
-
-  // What SequenceStep::mask is for the next token: this, or null while every token is allowed
-  // because the grammar has not begun.
-  TokenMask* mask() { return begun_ ? this : nullptr; }
+  absl::StatusOr<bool> Prepared() const override;
+  void Accept(std::int32_t token) override;
+  TokenMask* mask() override { return begun_ ? this : nullptr; }
 
   absl::StatusOr<std::span<const std::uint32_t>> Await() override;
 
  private:
   friend class GrammarPool;
   struct State;
-  SequenceGrammar(GrammarPool& pool, std::shared_ptr<State> state);
+  SequenceGrammar(GrammarPool& pool, std::shared_ptr<State> state,
+                  std::optional<std::int32_t> after_token);
 
   GrammarPool& pool_;
   const std::shared_ptr<State> state_;
+  const std::optional<std::int32_t> after_token_;
   const absl::Duration prepared_by_;
   bool begun_;
 };
 
-class GrammarPool {
+class GrammarPool final : public Grammars {
  public:
   // Both borrowed.
   GrammarPool(const GrammarPoolOptions& options, const Clock& clock, GrammarCompiler& compiler);
-  ~GrammarPool();
+  ~GrammarPool() override;
   GrammarPool(const GrammarPool&) = delete;
   GrammarPool& operator=(const GrammarPool&) = delete;
 
-  // Begins to compile. The pool outlives what it gives.
-  std::unique_ptr<SequenceGrammar> Begin(GrammarSpec spec);
+  std::unique_ptr<ReplyGrammar> Begin(text::GrammarSource source,
+                                      std::optional<std::int32_t> after_token) override;
 
  private:
   friend class SequenceGrammar;

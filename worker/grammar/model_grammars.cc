@@ -41,14 +41,14 @@ void ModelGrammars::Load() {
   loaded_.count_down();
 }
 
-absl::StatusOr<std::unique_ptr<TokenRules>> ModelGrammars::Compile(const GrammarSpec& spec) {
+absl::StatusOr<std::unique_ptr<TokenRules>> ModelGrammars::Compile(
+    const text::GrammarSource& source) {
   loaded_.wait();
   if (!cache_.ok()) {
     return absl::FailedPreconditionError(
         fmt::format("this worker takes no grammars: {}", std::string(cache_.status().message())));
   }
-  BALEEN_ASSIGN_OR_RETURN(std::shared_ptr<const text::Grammar> grammar,
-                          (*cache_)->Get(spec.source));
+  BALEEN_ASSIGN_OR_RETURN(std::shared_ptr<const text::Grammar> grammar, (*cache_)->Get(source));
   BALEEN_ASSIGN_OR_RETURN(std::unique_ptr<text::Matcher> matcher,
                           text::Matcher::Create(std::move(grammar)));
   return std::make_unique<MatcherRules>(std::move(matcher));

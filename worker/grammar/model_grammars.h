@@ -30,7 +30,7 @@ class ModelGrammars final : public GrammarCompiler {
   ModelGrammars(const ModelGrammars&) = delete;
   ModelGrammars& operator=(const ModelGrammars&) = delete;
 
-  absl::StatusOr<std::unique_ptr<TokenRules>> Compile(const GrammarSpec& spec) override;
+  absl::StatusOr<std::unique_ptr<TokenRules>> Compile(const text::GrammarSource& source) override;
   std::size_t mask_words() const override;
 
  private:

@@ -23,17 +23,6 @@ absl::Status Refused(std::string_view what) {
       fmt::format("OpenSSL does not take the {}: {}", what, TakeOpensslError()));
 }
 
-// A client that speaks no HTTP/1.1 says so in its list; one without a list is served.
-int ChooseProtocol(SSL*, const unsigned char** chosen, unsigned char* chosen_bytes,
-                   const unsigned char* offered, unsigned int offered_bytes, void*) {
-  unsigned char* found = nullptr;
-  const int result = SSL_select_next_proto(&found, chosen_bytes, kProtocol.data(), kProtocol.size(),
-                                           offered, offered_bytes);
-  if (result != OPENSSL_NPN_NEGOTIATED) return SSL_TLSEXT_ERR_ALERT_FATAL;
-  *chosen = found;
-  return SSL_TLSEXT_ERR_OK;
-}
-
 absl::Status UseChain(const std::string& pem, SSL_CTX& context) {
   const BioPointer from = ReadFrom(pem);
   const X509Pointer leaf(PEM_read_bio_X509(from.get(), nullptr, nullptr, nullptr));
@@ -66,7 +55,17 @@ absl::StatusOr<std::shared_ptr<SSL_CTX>> MakeContext(const Certificates& certifi
                                       SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                                       SSL_MODE_RELEASE_BUFFERS);
   if (SSL_CTX_set_cipher_list(context.get(), kCiphers) != 1) return Refused("ciphers");
-  SSL_CTX_set_alpn_select_cb(context.get(), ChooseProtocol, nullptr);
+  // A client that speaks no HTTP/1.1 says so in its list; one without a list is served.
+  const auto choose = [](SSL*, const unsigned char** chosen, unsigned char* chosen_bytes,
+                         const unsigned char* offered, unsigned int offered_bytes, void*) {
+    unsigned char* found = nullptr;
+    const int result = SSL_select_next_proto(&found, chosen_bytes, kProtocol.data(),
+                                             kProtocol.size(), offered, offered_bytes);
+    if (result != OPENSSL_NPN_NEGOTIATED) return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *chosen = found;
+    return SSL_TLSEXT_ERR_OK;
+  };
+  SSL_CTX_set_alpn_select_cb(context.get(), choose, nullptr);
   BALEEN_RETURN_IF_ERROR(UseChain(certificates.pem.certificate, *context));
   BALEEN_RETURN_IF_ERROR(UseKey(certificates.pem.key, *context));
   return context;

@@ -5,7 +5,7 @@
 
 #include "observability/base/status_macros.h"
 #include "proto/contract/limits.h"
-#include "router/server/openai/common_fields.h"
+#include "router/server/openai/request/common_fields.h"
 
 namespace baleen::router::openai {
 namespace {

@@ -11,17 +11,9 @@
 
 #include "absl/status/statusor.h"
 #include "proto/baleen/v1/inference.pb.h"
+#include "router/server/openai/request/reply_form.h"
 
 namespace baleen::router::openai {
-
-// How the answer is written; the request itself is the message.
-struct ReplyForm {
-  bool stream = false;
-  bool include_usage = false;          // of a stream: usage in an event of its own before [DONE]
-  bool return_token_ids = false;       // beside the text
-  bool echo = false;                   // completions: the answer begins with the prompt
-  bool prompt_logprobs_apart = false;  // completions: asked for by their own field, not by echo
-};
 
 struct ChatBody {
   v1::ChatRequest message;

@@ -5,7 +5,7 @@
 
 #include "observability/base/status_macros.h"
 #include "proto/contract/limits.h"
-#include "router/server/openai/common_fields.h"
+#include "router/server/openai/request/common_fields.h"
 
 namespace baleen::router::openai {
 namespace {
@@ -55,7 +55,8 @@ constexpr FieldRow<CompletionTarget> kCompletionFields[] = {
     {"prompt", SetPrompt},
     {"echo",
      [](const Value& value, const Path& path, CompletionTarget& target) {
-       BALEEN_ASSIGN_OR_RETURN(target.form.echo, ReadBoolean(value, path));
+       BALEEN_ASSIGN_OR_RETURN(const bool echo, ReadBoolean(value, path));
+       target.message.set_echo(echo);
        return absl::OkStatus();
      }},
     {"logprobs",
@@ -89,12 +90,11 @@ absl::StatusOr<CompletionBody> Finish(CompletionTarget& target, CompletionBody& 
     return Invalid(Path(top, "prompt"), "it is missing");
   }
   if (target.logprobs) message.set_logprobs(*target.logprobs);
-  message.set_echo(read.form.echo);
   if (target.prompt_logprobs) {
     read.form.prompt_logprobs_apart = true;
     message.set_prompt_logprobs(*target.prompt_logprobs);
   }
-  if (read.form.echo && target.logprobs) {
+  if (message.echo() && target.logprobs) {
     if (target.prompt_logprobs) {
       return Invalid(Path(top, "prompt_logprobs"), "echo with logprobs has them already");
     }

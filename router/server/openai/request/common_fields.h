@@ -8,7 +8,7 @@
 
 #include "proto/baleen/v1/inference.pb.h"
 #include "router/server/openai/json/fields.h"
-#include "router/server/openai/request.h"
+#include "router/server/openai/request/request.h"
 
 namespace baleen::router::openai {
 

@@ -1,4 +1,4 @@
-#include "router/server/openai/common_fields.h"
+#include "router/server/openai/request/common_fields.h"
 
 #include <fmt/format.h>
 

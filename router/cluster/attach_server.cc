@@ -8,6 +8,7 @@
 
 #include "observability/base/status_macros.h"
 #include "router/cluster/grpc_support.h"
+#include "security/grpc/server_credentials.h"
 
 namespace baleen::router {
 namespace {
@@ -40,10 +41,13 @@ AttachServer::AttachServer(const AttachServerOptions& options, const AttachServe
 absl::StatusOr<std::unique_ptr<AttachServer>> AttachServer::Start(
     const AttachServerOptions& options, const AttachServerParts& parts) {
   BALEEN_ASSIGN_OR_RETURN(const std::string host, HostOf("worker address", options.listen));
+  BALEEN_ASSIGN_OR_RETURN(const auto credentials,
+                          security::MakeServerCredentials({.port = security::Port::kWorkers,
+                                                           .certificates = options.certificates}));
   grpc::ServerBuilder builder;
   LimitServer(builder);
   int port = 0;
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(options.listen, credentials, &port);
   std::unique_ptr<AttachServer> self(new AttachServer(options, parts, builder));
   self->server_ = builder.BuildAndStart();
   if (self->server_ == nullptr || port == 0) {

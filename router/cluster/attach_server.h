@@ -22,11 +22,15 @@
 #include "router/cluster/registry.h"
 #include "router/dispatch/dispatcher.h"
 #include "router/dispatch/links.h"
+#include "security/certificates/certificate_store.h"
 
 namespace baleen::router {
 
 struct AttachServerOptions {
   std::string listen = "127.0.0.1:0";
+  // Of the cluster's inside, with an authority: workers need one of its certificates. Null:
+  // plaintext.
+  std::shared_ptr<security::CertificateStore> certificates;
   std::uint32_t heartbeat_ms = contract::kHeartbeatMs;
   std::uint32_t lease_ms = contract::kLeaseMs;
   // Streams at once, with those that have said no Hello yet; more wait to be accepted.
@@ -51,7 +55,8 @@ struct AttachServerParts {
 
 class AttachServer final : public RequestPort {
  public:
-  // Listens and serves. INVALID_ARGUMENT or ALREADY_EXISTS names the address.
+  // Listens and serves. INVALID_ARGUMENT or ALREADY_EXISTS names the address, or what is wrong with
+  // our certificate.
   static absl::StatusOr<std::unique_ptr<AttachServer>> Start(const AttachServerOptions& options,
                                                              const AttachServerParts& parts);
   // Closes all streams. What still runs is ended by EndAll before.

@@ -111,6 +111,12 @@ absl::Status AttachStream::TakeFrame() {
       context_.dispatcher.OnPromptLogprobs(*worker_, *std::move(logprobs));
       return absl::OkStatus();
     }
+    case v1::WorkerMessage::kCacheEvents: {
+      const absl::StatusOr<CacheEventsFrame> events = FromWire(incoming_.cache_events());
+      if (!events.ok()) return events.status();
+      context_.dispatcher.OnCacheEvents(*worker_, *events);
+      return absl::OkStatus();
+    }
     case v1::WorkerMessage::kEnded: {
       absl::StatusOr<EndedFrame> ended = FromWire(incoming_.ended());
       if (!ended.ok()) return ended.status();
@@ -119,7 +125,6 @@ absl::Status AttachStream::TakeFrame() {
     }
     case v1::WorkerMessage::kHello:
       return absl::InvalidArgumentError("a second Hello");
-    case v1::WorkerMessage::kCacheEvents:
     case v1::WorkerMessage::BODY_NOT_SET:
       // A kind of message that a newer worker knows: it says at least that the worker lives.
       return absl::OkStatus();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <string>
 #include <utility>
@@ -24,6 +25,15 @@ void KeyToWire(const contract::RequestKey& key, v1::RequestKey& out) {
   out.set_router(key.id.router);
   out.set_number(key.id.number);
   out.set_attempt(key.attempt);
+}
+
+constexpr std::size_t kHashBytes = sizeof(contract::BlockHash);
+static_assert(kHashBytes == 16);
+
+BlockHashes HashesFromWire(const std::string& bytes) {
+  BlockHashes hashes(bytes.size() / kHashBytes);
+  if (!hashes.empty()) std::memcpy(hashes.data(), bytes.data(), hashes.size() * kHashBytes);
+  return hashes;
 }
 
 bool InVocabulary(std::int32_t id, const WorkerInfo& from) {
@@ -220,13 +230,16 @@ absl::StatusOr<WorkerInfo> FromWire(const v1::Hello& hello) {
 }
 
 LoadReport FromWire(const v1::LoadReport& load) {
+  const float rate = load.prompt_tokens_per_second();
   return {.sequences_running = load.sequences_running(),
           .sequences_waiting = load.sequences_waiting(),
           .prompt_tokens_pending = load.prompt_tokens_pending(),
           .context_tokens_held = load.context_tokens_held(),
           .kv_blocks_used = load.kv_blocks_used(),
           .draining = load.draining(),
-          .forming = load.forming()};
+          .forming = load.forming(),
+          .kv_blocks_cached = load.kv_blocks_cached(),
+          .prompt_tokens_per_second = std::isfinite(rate) ? std::max(rate, 0.0f) : 0.0f};
 }
 
 absl::StatusOr<std::vector<TokenFrame>> FromWire(const v1::StepOutput& step,
@@ -278,6 +291,20 @@ absl::StatusOr<PromptLogprobsFrame> FromWire(const v1::PromptLogprobs& logprobs,
     out = *std::move(values);
   }
   return frame;
+}
+
+absl::StatusOr<CacheEventsFrame> FromWire(const v1::CacheEvents& events) {
+  const std::size_t bytes = events.stored().size() + events.evicted().size();
+  if (bytes > contract::kCacheHashesPerMessage * kHashBytes ||
+      events.stored().size() % kHashBytes != 0 || events.evicted().size() % kHashBytes != 0) {
+    return absl::InvalidArgumentError(
+        fmt::format("cache events: {} and {} bytes; each hash has {}, the most are {} hashes",
+                    events.stored().size(), events.evicted().size(), kHashBytes,
+                    contract::kCacheHashesPerMessage));
+  }
+  return CacheEventsFrame{.cleared = events.cleared(),
+                          .stored = HashesFromWire(events.stored()),
+                          .evicted = HashesFromWire(events.evicted())};
 }
 
 absl::StatusOr<EndedFrame> FromWire(const v1::Ended& ended) {

@@ -29,6 +29,7 @@ absl::StatusOr<std::vector<TokenFrame>> FromWire(const v1::StepOutput& step,
                                                  const WorkerInfo& from);
 absl::StatusOr<PromptLogprobsFrame> FromWire(const v1::PromptLogprobs& logprobs,
                                              const WorkerInfo& from);
+absl::StatusOr<CacheEventsFrame> FromWire(const v1::CacheEvents& events);
 absl::StatusOr<EndedFrame> FromWire(const v1::Ended& ended);
 
 v1::RouterMessage ToWire(const WelcomeFrame& welcome);

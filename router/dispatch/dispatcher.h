@@ -4,9 +4,10 @@
 // A state machine without threads, sockets or a clock of its own: production runs it on the thread
 // of router/cluster, tests and the simulator drive it by hand. Every call returns at once.
 //
-// A request is `waiting` (for room on the workers, first come first served within its model) or
-// `running` (its legs are started). Its ending is delivered at once; legs that are then still open
-// on a worker are `closing`: their Ended frame is awaited, for a limited time, so that their work
+// A request is `waiting` (for room on the workers, in the order of FairQueue) or `running` (its
+// legs are started). One that would have to wait longer than it may, by what was measured of those
+// before it, is refused at once. Its ending is delivered at once; legs that are then still open on
+// a worker are `closing`: their Ended frame is awaited, for a limited time, so that their work
 // counts as long as the worker has it.
 //
 // A failure before the first token that another worker may cure is tried again with the next
@@ -30,11 +31,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "observability/base/clock.h"
 #include "proto/contract/limits.h"
+#include "router/admission/fair_queue.h"
 #include "router/dispatch/links.h"
+#include "router/dispatch/live.h"
 #include "router/dispatch/messages.h"
 #include "router/dispatch/reply_order.h"
 #include "router/dispatch/worker_table.h"
@@ -53,6 +57,9 @@ struct DispatchOptions {
   absl::Duration verdict_wait_max =
       absl::Milliseconds(contract::kLeasesUntilLost * contract::kLeaseMs);
   RouteWeights weights;
+  ServiceCost cost;
+  // Where the random choices between ranks that are nearly equal begin: each router its own.
+  std::uint64_t draw_seed = 0;
 };
 
 struct DispatchCounts {
@@ -74,11 +81,15 @@ class Dispatcher {
   void Cancel(contract::RequestId id);
   // Ends all requests, and all that will be submitted, with `status`.
   void EndAll(absl::Status status);
+  // Ends up to `count` requests with `status`: of the lowest priority, the youngest first. Returns
+  // how many.
+  std::size_t CancelLowest(std::size_t count, const absl::Status& status);
 
   // Worker side. `link` is borrowed until OnLost. Reports of workers that are not attached have no
   // effect.
   void OnAttached(WorkerId worker, std::shared_ptr<const WorkerInfo> info, WorkerLink& link);
   void OnLoad(WorkerId worker, const LoadReport& load);
+  void OnCacheEvents(WorkerId worker, const CacheEventsFrame& events);
   void OnSuspect(WorkerId worker, bool suspect);
   void OnPromptLogprobs(WorkerId worker, PromptLogprobsFrame frame);
   void OnTokens(WorkerId worker, std::vector<TokenFrame> tokens);
@@ -92,50 +103,37 @@ class Dispatcher {
   const ClusterView& view() const { return workers_.view(); }
 
  private:
-  struct OpenLeg {
-    WorkerId worker;
-    Grant grant;
-    bool open = false;  // started, and its Ended has not come
-  };
-  struct Finish {
-    FinishReason reason;
-    std::uint32_t tokens;  // of the whole reply
-  };
-  struct Live {
-    Request request;
-    absl::Duration submitted;
-    std::uint64_t place = 0;  // in the queue: counts up with each Submit
-    bool waiting = true;
-    std::uint32_t attempt = 0;
-    std::vector<WorkerId> avoid;
-    OpenLeg first;   // the prefill leg, or the whole
-    OpenLeg decode;  // only when the plan is split
-    bool split = false;
-    bool decode_has_spoken = false;  // so it has verified the KV
-    // The transfer failed at the decode rank; the prefill rank has not ended its leg.
-    std::optional<absl::Status> decode_failure;
-    ReplyOrder order;
-    std::size_t prompt_logprobs_delivered = 0;  // prompt tokens, over all attempts
-    std::optional<Finish> finish;               // known, but tokens before it are still to come
-    Ending ending;                              // filled while the request runs
-
-    contract::RequestKey key() const { return {request.id, attempt}; }
-    // All KV is on the decode rank and the first token is here: the request does not need the
-    // prefill rank any more.
-    bool prefill_is_done() const { return split && decode_has_spoken && order.next() > 0; }
-  };
-  using Lives = std::map<std::uint64_t, Live>;  // by number
   struct ClosingLeg {
     Grant grant;
     absl::Duration until;
   };
   enum class Parting { kCancel, kRelease, kAwait };
 
-  // Starting.
-  void TryStart(const std::string& model);
+  // While it lives, sinks are given things; then they are flushed.
+  class FlushAtEnd {
+   public:
+    explicit FlushAtEnd(Dispatcher& dispatcher) : dispatcher_(dispatcher) {}
+    ~FlushAtEnd() { dispatcher_.FlushSinks(); }
+    FlushAtEnd(const FlushAtEnd&) = delete;
+    FlushAtEnd& operator=(const FlushAtEnd&) = delete;
+
+   private:
+    Dispatcher& dispatcher_;
+  };
+
+  Live* Find(std::uint64_t number);
+  std::vector<std::uint64_t> NumbersOfLives() const;
+  void Touch(ReplySink& sink);
+  void FlushSinks();
+
+  // Waiting and starting.
+  void RefuseIfTooLate(Live& live);
+  void ExpireWaiting(absl::Duration now);
+  void TryStart(WaitingRoom& room);
   void TryStartAll();
-  RouteResult Plan(const Live& live) const;
-  void Start(Live& live, const RoutePlan& plan);
+  RouteQuery QueryOf(const Live& live) const;
+  RouteResult Plan(const Live& live, RouteExplanation* explanation);
+  void Start(Live& live, const RoutePlan& plan, const RouteExplanation& explanation);
   void StartLeg(OpenLeg& leg, const Work& work, StartFrame frame);
 
   // Running.
@@ -143,7 +141,8 @@ class Dispatcher {
   void TakeToken(WorkerId worker, TokenFrame frame);
   absl::Status CheckPromptLogprobs(const Live& live, WorkerId worker,
                                    const PromptLogprobs& logprobs) const;
-  void Deliver(Live& live, ReplyToken token);
+  bool Deliver(Live& live, ReplyToken token);
+  void TakeCachedTokens(Live& live, std::uint32_t cached_tokens);
   void TakeEnd(Live& live, OpenLeg& leg, const EndedFrame& ended);
   void TakeFailure(Live& live, const OpenLeg& leg, const absl::Status& status);
   void TakeFinish(Live& live, const OpenLeg& leg, const EndedFrame& ended);
@@ -153,9 +152,9 @@ class Dispatcher {
   void FailOrRetry(Live& live, WorkerId culprit, const absl::Status& status);
   bool Retry(Live& live, WorkerId culprit);
   void Fail(Live& live, absl::Status status);
+  void FailForDeadline(Live& live);
   void End(Live& live);
   void Part(Live& live, OpenLeg& leg, Parting parting);
-  void ExpireWaiting(absl::Duration now);
   void ExpireVerdicts(absl::Duration now);
   void ExpireClosing(absl::Duration now);
 
@@ -165,14 +164,15 @@ class Dispatcher {
   const Clock& clock_;
   const std::function<std::uint64_t()> random_;
   WorkerTable workers_;
-  Lives lives_;
-  std::uint64_t submissions_ = 0;
-  std::map<std::string, std::map<std::uint64_t, std::uint64_t>> waiting_;  // model: place: number
-  std::set<std::pair<absl::Duration, std::uint64_t>> deadlines_;           // of all that have one
+  std::uint64_t draws_;
+  std::map<std::string, WaitingRoom> rooms_;                         // by model
+  absl::flat_hash_map<std::uint64_t, std::unique_ptr<Live>> lives_;  // by number
+  std::set<std::pair<absl::Duration, std::uint64_t>> deadlines_;     // of all that have one
   std::deque<std::pair<absl::Duration, contract::RequestKey>>
       verdicts_;  // awaited until; oldest first
   std::map<std::pair<contract::RequestKey, WorkerId>, ClosingLeg> closing_;
-  std::vector<ReplyToken> ready_;  // reused
+  std::vector<ReplyToken> ready_;    // reused
+  std::vector<ReplySink*> touched_;  // since the last flush
   std::optional<absl::Status> ended_all_;
   std::uint64_t stale_frames_total_ = 0;
 };

@@ -27,6 +27,14 @@ class ReplyOrder {
   // delivered now.
   Verdict Accept(std::uint32_t sequence, ReplyToken token, std::vector<ReplyToken>& ready);
 
+  // The usual case of Accept: true when `sequence` is the next one and nothing waits for it. It can
+  // then be delivered, and is counted as made ready.
+  bool AcceptNext(std::uint32_t sequence) {
+    if (sequence != next_ || !early_.empty()) return false;
+    ++next_;
+    return true;
+  }
+
   // Tokens made ready so far: the index of the next one.
   std::uint32_t next() const { return next_; }
 

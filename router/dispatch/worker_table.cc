@@ -14,11 +14,17 @@ WorkerView* WorkerTable::Find(WorkerId id) {
 
 void WorkerTable::Add(WorkerId id, std::shared_ptr<const WorkerInfo> info, WorkerLink& link) {
   BALEEN_CHECK(view_.workers.empty() || view_.workers.back().id < id, "worker ids count up");
-  view_.workers.push_back({.id = id, .info = std::move(info)});
+  const std::uint64_t blocks = info->kv_blocks_total;
+  view_.workers.push_back({.id = id,
+                           .slot = prefixes_.AddRank(blocks).value_or(kPrefixSlotsMax),
+                           .info = std::move(info)});
   entries_.emplace(id, Entry{.link = &link});
 }
 
 void WorkerTable::Remove(WorkerId id) {
+  if (const WorkerView* worker = Find(id); worker != nullptr && worker->slot < kPrefixSlotsMax) {
+    prefixes_.RemoveRank(worker->slot);
+  }
   std::erase_if(view_.workers, [id](const WorkerView& worker) { return worker.id == id; });
   entries_.erase(id);
 }
@@ -29,6 +35,18 @@ void WorkerTable::SetLoad(WorkerId id, const LoadReport& load) {
     worker->since_report = {};
     ++entries_.at(id).reports;
   }
+}
+
+void WorkerTable::TakeCacheEvents(WorkerId id, const CacheEventsFrame& events) {
+  WorkerView* worker = Find(id);
+  if (worker == nullptr || worker->slot >= kPrefixSlotsMax) return;
+  if (events.cleared) {
+    prefixes_.RemoveRank(worker->slot);
+    worker->slot = prefixes_.AddRank(worker->info->kv_blocks_total).value_or(kPrefixSlotsMax);
+    if (worker->slot >= kPrefixSlotsMax) return;
+  }
+  prefixes_.Store(worker->slot, events.stored);
+  prefixes_.Evict(worker->slot, events.evicted);
 }
 
 void WorkerTable::SetSuspect(WorkerId id, bool suspect) {

@@ -4,10 +4,12 @@
 
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "router/dispatch/links.h"
 #include "router/policy/cluster_view.h"
+#include "router/policy/prefix/prefix_index.h"
 
 namespace baleen::router {
 
@@ -30,6 +32,15 @@ class WorkerTable {
   // not in it: until the next report, a step later, only the floor of `own` counts it.
   void SetLoad(WorkerId id, const LoadReport& load);
   void SetSuspect(WorkerId id, bool suspect);
+
+  // What the worker has in its cache. No effect when it is gone.
+  void TakeCacheEvents(WorkerId id, const CacheEventsFrame& events);
+  // For RouteQuery::cached_blocks; valid until the next call of anything.
+  std::span<const std::uint16_t> MatchPrefix(std::span<const contract::BlockHash> hashes) {
+    return prefixes_.Match(hashes);
+  }
+  // To be called now and then: forgets, a part at a time, what lost workers had.
+  void Sweep() { prefixes_.Sweep(); }
 
   // Precondition: attached.
   Grant Take(WorkerId id, const Work& work);
@@ -57,6 +68,7 @@ class WorkerTable {
   WorkerView* Find(WorkerId id);
 
   ClusterView view_;
+  PrefixIndex prefixes_;
   std::map<WorkerId, Entry> entries_;
 };
 

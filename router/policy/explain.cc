@@ -73,8 +73,9 @@ StageExplanation ExplainStage(Role role, const Verdicts& verdicts,
   return stage;
 }
 
-std::string ToText(const RouteExplanation& explanation) {
+std::string ToText(const RouteExplanation& explanation, std::string_view before) {
   BoundedText text;
+  text.Add(before);
   text.Add(explanation.whole ? "plan=whole" : "plan=split");
   for (const StageExplanation& stage : explanation.stages) AddStage(stage, text);
   return std::move(text).Take();

@@ -42,8 +42,8 @@ struct RouteExplanation {
 StageExplanation ExplainStage(Role role, const Verdicts& verdicts,
                               std::span<const Candidate> candidates, const Pick& pick);
 
-// One line of printable ASCII of at most kExplanationBytesMax bytes (docs/routing.md). What does
-// not fit is cut at the end of a rank, and "..." says so.
-std::string ToText(const RouteExplanation& explanation);
+// One line of printable ASCII of at most kExplanationBytesMax bytes (docs/routing.md), which begins
+// with `before`. What does not fit is cut at the end of a rank, and "..." says so.
+std::string ToText(const RouteExplanation& explanation, std::string_view before = "");
 
 }  // namespace baleen::router

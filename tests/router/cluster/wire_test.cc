@@ -8,6 +8,7 @@
 #include <limits>
 #include <string>
 
+#include "proto/contract/limits.h"
 #include "tests/fakes/dispatch_twins.h"
 
 namespace baleen::router {
@@ -136,6 +137,54 @@ TEST(Wire, EndedKeepsReasonCodeAndASafeMessage) {
   EXPECT_TRUE(FromWire(ended)->status.ok());
   ended.set_reason(v1::END_REASON_UNSPECIFIED);
   EXPECT_EQ(FromWire(ended).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+std::string HashBytes(std::size_t hashes, char first) {
+  std::string bytes(hashes * 16, 'h');
+  if (!bytes.empty()) bytes[0] = first;
+  return bytes;
+}
+
+TEST(Wire, CacheEventsComeInAsHashesInTheirOrder) {
+  v1::CacheEvents events;
+  events.set_cleared(true);
+  events.set_stored(HashBytes(2, 's'));
+  events.set_evicted(HashBytes(1, 'e'));
+  const auto frame = FromWire(events);
+  ASSERT_TRUE(frame.ok()) << frame.status();
+  EXPECT_TRUE(frame->cleared);
+  ASSERT_EQ(frame->stored.size(), 2u);
+  ASSERT_EQ(frame->evicted.size(), 1u);
+  EXPECT_EQ(frame->stored[0].bytes[0], 's');
+  EXPECT_EQ(frame->stored[1].bytes[15], 'h');
+  EXPECT_EQ(frame->evicted[0].bytes[0], 'e');
+  EXPECT_TRUE(FromWire(v1::CacheEvents()).ok());
+}
+
+TEST(Wire, CacheEventsWithPartsOfHashesOrTooManyAreRefused) {
+  v1::CacheEvents events;
+  events.set_stored(HashBytes(2, 's') + "x");
+  EXPECT_EQ(FromWire(events).status().code(), absl::StatusCode::kInvalidArgument);
+  events.set_stored("");
+  events.set_evicted("short");
+  EXPECT_EQ(FromWire(events).status().code(), absl::StatusCode::kInvalidArgument);
+  events.set_evicted(HashBytes(contract::kCacheHashesPerMessage, 'e'));
+  EXPECT_TRUE(FromWire(events).ok());
+  events.set_stored(HashBytes(1, 's'));
+  EXPECT_EQ(FromWire(events).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Wire, AMeasuredRateThatIsNoNumberIsNotKnown) {
+  v1::LoadReport load;
+  load.set_kv_blocks_cached(7);
+  load.set_prompt_tokens_per_second(1234.5f);
+  EXPECT_EQ(FromWire(load).kv_blocks_cached, 7u);
+  EXPECT_EQ(FromWire(load).prompt_tokens_per_second, 1234.5f);
+  for (const float rate :
+       {-1.0f, std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    load.set_prompt_tokens_per_second(rate);
+    EXPECT_EQ(FromWire(load).prompt_tokens_per_second, 0.0f);
+  }
 }
 
 TEST(Wire, HelloKeepsEveryField) {

@@ -36,6 +36,9 @@ class DispatcherTest : public ::testing::Test {
     info.sequences_max = sequences_max;
     MemoryLink& link = links_[worker];
     dispatcher_.OnAttached({worker}, std::make_shared<const WorkerInfo>(info), link);
+    // The lower its number the less a rank has to do, so that no draw decides between equals.
+    dispatcher_.OnLoad(
+        {worker}, {.prompt_tokens_pending = 100 * worker, .context_tokens_held = 6400 * worker});
     return link;
   }
 

@@ -18,6 +18,7 @@
 #include "worker/attach/attach_client.h"
 #include "worker/attach/discovery.h"
 #include "worker/cache/block_pool.h"
+#include "worker/cache/cache_feed.h"
 #include "worker/device/reference_device.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/inbox.h"
@@ -47,6 +48,7 @@ struct Rank {
   std::unique_ptr<metrics::Page> page;
   std::unique_ptr<Device> device = MakeReferenceDevice();
   std::unique_ptr<DeepSeekModel> model;
+  std::unique_ptr<CacheFeed> cache_feed;  // none without a prefix cache
   std::unique_ptr<BlockPool> pool;
   Inbox inbox{InboxLimits{}};
   std::unique_ptr<UcxKvTransfer> transfer;  // none on a mixed rank
@@ -89,8 +91,12 @@ absl::Status LoadModel(const WorkerOptions& options, Rank& rank) {
                                        .sequences_max = options.sequences_max,
                                        .blocks_requested = options.kv_blocks,
                                        .memory_available_bytes = AvailableMemoryBytes()}));
-  BALEEN_ASSIGN_OR_RETURN(
-      rank.pool, BlockPool::Create({.blocks = blocks, .block_bytes = info.kv_block_bytes}));
+  if (options.prefix_cache) {
+    rank.cache_feed = std::make_unique<CacheFeed>(CacheFeed::Options{.blocks = blocks});
+  }
+  BALEEN_ASSIGN_OR_RETURN(rank.pool, BlockPool::Create({.blocks = blocks,
+                                                        .block_bytes = info.kv_block_bytes,
+                                                        .feed = rank.cache_feed.get()}));
   log::Info("model loaded", {{"model", info.name},
                              {"digest", info.digest},
                              {"context_tokens", info.context_tokens},
@@ -123,11 +129,12 @@ absl::Status Build(const WorkerOptions& options, Rank& rank) {
   BALEEN_ASSIGN_OR_RETURN(rank.page,
                           metrics::Page::Serve(rank.registry, options.process.metrics_listen));
   rank.discovery = std::make_unique<StaticDiscovery>(options.routers);
-  rank.attach =
-      std::make_unique<AttachClient>(AttachOptions{}, *rank.discovery, rank.inbox, rank.metrics);
+  rank.attach = std::make_unique<AttachClient>(AttachOptions{}, *rank.discovery, rank.inbox,
+                                               rank.metrics, rank.cache_feed.get());
   rank.engine = std::make_unique<Engine>(
       EngineOptions{.role = options.role,
                     .scheduler = SchedulerLimitsOf(options),
+                    .prefix_cache = options.prefix_cache,
                     .lockstep = {.micro_batch_rows = options.parallel.micro_batch_rows}},
       EngineParts{.clock = SystemClock(),
                   .model = *rank.model,
@@ -136,7 +143,8 @@ absl::Status Build(const WorkerOptions& options, Rank& rank) {
                   .group = rank.group ? &rank.group->group() : nullptr,
                   .inbox = rank.inbox,
                   .sink = *rank.attach,
-                  .metrics = rank.metrics});
+                  .metrics = rank.metrics,
+                  .cache_feed = rank.cache_feed.get()});
   return absl::OkStatus();
 }
 

@@ -83,7 +83,7 @@ absl::Status CheckGroup(const WorkerOptions& options) {
   return absl::OkStatus();
 }
 
-void Declare(CLI::App& app, WorkerOptions& options, std::string& role) {
+void Declare(CLI::App& app, WorkerOptions& options, std::string& role, std::string& prefix_cache) {
   const auto add = [&app](const char* flag, auto& value, const char* help) {
     return process::AddOption(app, flag, value, help);
   };
@@ -105,6 +105,9 @@ void Declare(CLI::App& app, WorkerOptions& options, std::string& role) {
       ->check(range(1, kSequencesMaxMax));
   add("--step-tokens-max", options.step_tokens_max, "Prompt tokens computed in one step")
       ->check(range(1, kStepTokensMaxMax));
+  add("--prefix-cache", prefix_cache,
+      "Keep the KV of prompts for those that begin alike: on or off")
+      ->check(CLI::IsMember({"on", "off"}));
 }
 
 }  // namespace
@@ -119,14 +122,16 @@ absl::StatusOr<WorkerOptions> ParseOptions(int argc, const char* const* argv) {
   CLI::App app("baleen-worker: one rank of a Baleen cluster. Attaches to routers and computes.",
                "baleen-worker");
   std::string dispatch = "bf16";
+  std::string prefix_cache = "on";
   auto step_wait_ms =
       static_cast<std::uint32_t>(absl::ToInt64Milliseconds(options.parallel.step_wait_max));
-  Declare(app, options, role);
+  Declare(app, options, role, prefix_cache);
   DeclareGroup(app, options.parallel, dispatch, step_wait_ms);
   process::AddProcessOptions(app, options.process);
   BALEEN_RETURN_IF_ERROR(process::Parse(app, argc, argv, options.process));
   if (!options.process.help.empty()) return options;
   options.role = ParseRole(role).value();
+  options.prefix_cache = prefix_cache == "on";
   options.parallel.fp8_dispatch = dispatch == "fp8";
   options.parallel.step_wait_max = absl::Milliseconds(step_wait_ms);
   options.process.name = options.WorkerName();

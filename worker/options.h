@@ -46,6 +46,7 @@ struct WorkerOptions {
   std::uint32_t kv_blocks = 0;          // of 64 tokens; 0 = from the memory there is
   std::uint32_t sequences_max = 64;     // that hold KV at a time
   std::uint32_t step_tokens_max = 512;  // prompt tokens computed in one step
+  bool prefix_cache = true;             // keep KV for prompts that begin alike
 
   // How it runs.
   process::ProcessOptions process;

@@ -10,10 +10,10 @@
 namespace baleen::worker {
 
 AttachClient::AttachClient(const AttachOptions& options, Discovery& discovery, Inbox& inbox,
-                           const metrics::WorkerMetrics& metrics)
+                           const metrics::WorkerMetrics& metrics, const CacheFeed* cache)
     : options_(options),
       discovery_(discovery),
-      parts_{.identity = {}, .inbox = inbox, .load = nullptr, .metrics = metrics} {}
+      parts_{.identity = {}, .inbox = inbox, .load = nullptr, .metrics = metrics, .cache = cache} {}
 
 AttachClient::~AttachClient() { Stop(); }
 

@@ -30,10 +30,10 @@ struct AttachOptions {
 
 class AttachClient final : public OutputSink {
  public:
-  // Borrowed: `discovery` and `inbox` outlive the client. `load` is called on any thread, from
-  // Start on.
+  // Borrowed: `discovery`, `inbox` and `cache` (may be null) outlive the client. `load` is called
+  // on any thread, from Start on.
   AttachClient(const AttachOptions& options, Discovery& discovery, Inbox& inbox,
-               const metrics::WorkerMetrics& metrics);
+               const metrics::WorkerMetrics& metrics, const CacheFeed* cache = nullptr);
   // Stops.
   ~AttachClient() override;
 

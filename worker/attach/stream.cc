@@ -113,14 +113,18 @@ bool Stream::welcomed() const {
 
 void Stream::WriteAll() {
   if (!AwaitWelcome()) return;
+  cache_behind_ = parts_.cache != nullptr;
   StepReport report;
   while (true) {
     switch (AwaitWork(report)) {
       case Next::kReport:
-        if (!WriteReport(report)) return;
+        if (!WriteReport(report) || !WriteCacheEvents()) return;
+        break;
+      case Next::kCacheEvents:
+        if (!WriteCacheEvents()) return;
         break;
       case Next::kHeartbeat:
-        if (!stream_->Write(wire::LoadMessage(parts_.load()))) return;
+        if (!stream_->Write(wire::LoadMessage(parts_.load())) || !WriteCacheEvents()) return;
         break;
       case Next::kFlushed:
         Close();
@@ -145,14 +149,15 @@ bool Stream::AwaitWelcome() {
 Stream::Next Stream::AwaitWork(StepReport& report) {
   std::unique_lock lock(mutex_);
   changed_.wait_for(lock, absl::ToChronoMilliseconds(terms_.heartbeat),
-                    [this] { return !outgoing_.empty() || closed_ || stopping_; });
+                    [this] { return !outgoing_.empty() || closed_ || stopping_ || cache_behind_; });
   if (closed_) return Next::kClosed;
   if (!outgoing_.empty()) {
     report = std::move(outgoing_.front());
     outgoing_.pop_front();
     return Next::kReport;
   }
-  return stopping_ ? Next::kFlushed : Next::kHeartbeat;
+  if (stopping_) return Next::kFlushed;
+  return cache_behind_ ? Next::kCacheEvents : Next::kHeartbeat;
 }
 
 // A load without a request goes before the request's end: the router counts on it.
@@ -169,6 +174,16 @@ bool Stream::WriteReport(const StepReport& report) {
     if (!stream_->Write(wire::EndedMessage(ended))) return false;
   }
   return true;
+}
+
+// One message at a time, so that the tokens of a step never wait for more than one.
+bool Stream::WriteCacheEvents() {
+  if (parts_.cache == nullptr) return true;
+  const std::optional<CacheChanges> changes = parts_.cache->Read(cache_place_);
+  cache_behind_ = changes.has_value();
+  if (!changes.has_value()) return true;
+  const bool says = changes->cleared || !changes->stored.empty() || !changes->evicted.empty();
+  return !says || stream_->Write(wire::CacheMessage(*changes));
 }
 
 // Everything is written: the router ends the stream in turn, or is not waited for.

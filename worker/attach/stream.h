@@ -23,6 +23,7 @@
 #include "observability/metrics/metrics.h"
 #include "proto/baleen/v1/worker.grpc.pb.h"
 #include "worker/attach/wire.h"
+#include "worker/cache/cache_feed.h"
 #include "worker/engine/inbox.h"
 #include "worker/engine/messages.h"
 
@@ -42,6 +43,7 @@ struct StreamParts {
   Inbox& inbox;
   std::function<LoadReport()> load;  // any thread
   metrics::WorkerMetrics metrics;
+  const CacheFeed* cache = nullptr;     // null: nothing is cached, and nothing said of it
   std::atomic<std::uint64_t> links{0};  // the last LinkId given out
 };
 
@@ -68,12 +70,13 @@ class Stream {
   bool welcomed() const;
 
  private:
-  enum class Next : std::uint8_t { kReport, kHeartbeat, kFlushed, kClosed };
+  enum class Next : std::uint8_t { kReport, kCacheEvents, kHeartbeat, kFlushed, kClosed };
 
   void WriteAll();
   bool AwaitWelcome();
   Next AwaitWork(StepReport& report);
   bool WriteReport(const StepReport& report);
+  bool WriteCacheEvents();
   void Close();
 
   void ReadAll();
@@ -89,6 +92,9 @@ class Stream {
   grpc::ClientContext context_;
   std::unique_ptr<v1::Worker::Stub> stub_;
   std::unique_ptr<grpc::ClientReaderWriter<v1::WorkerMessage, v1::RouterMessage>> stream_;
+  // The writer's: what the router knows of the cache, and whether there may be more to say at once.
+  CacheFeed::Place cache_place_;
+  bool cache_behind_ = false;
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -269,6 +269,18 @@ v1::WorkerMessage EndedMessage(const EndedOutput& ended) {
   return message;
 }
 
+v1::WorkerMessage CacheMessage(const CacheChanges& changes) {
+  const auto append = [](const std::vector<contract::BlockHash>& hashes, std::string* out) {
+    out->assign(reinterpret_cast<const char*>(hashes.data()), hashes.size() * kBlockHashBytes);
+  };
+  v1::WorkerMessage message;
+  v1::CacheEvents& events = *message.mutable_cache_events();
+  events.set_cleared(changes.cleared);
+  append(changes.stored, events.mutable_stored());
+  append(changes.evicted, events.mutable_evicted());
+  return message;
+}
+
 contract::RequestKey KeyOf(const v1::RequestKey& key) {
   return {.id = {.router = key.router(), .number = key.number()}, .attempt = key.attempt()};
 }

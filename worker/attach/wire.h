@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "proto/baleen/v1/worker.pb.h"
+#include "worker/cache/cache_feed.h"
 #include "worker/engine/messages.h"
 #include "worker/engine/rules/role.h"
 
@@ -39,6 +40,8 @@ v1::WorkerMessage StepMessage(const StepReport& report);
 // Some messages of at most contract::kPromptLogprobsPerMessage entries each.
 std::vector<v1::WorkerMessage> PromptLogprobsMessages(const PromptLogprobsOutput& output);
 v1::WorkerMessage EndedMessage(const EndedOutput& ended);
+// Precondition: at most contract::kCacheHashesPerMessage hashes.
+v1::WorkerMessage CacheMessage(const CacheChanges& changes);
 
 contract::RequestKey KeyOf(const v1::RequestKey& key);
 

@@ -38,7 +38,8 @@ class AttachTest : public testing::Test {
     inbox_ = std::make_unique<Inbox>(options.inbox);
     discovery_ = std::make_unique<StaticDiscovery>(std::move(routers));
     options.attach.link.backoff.first = absl::Milliseconds(1);
-    client_ = std::make_unique<AttachClient>(options.attach, *discovery_, *inbox_, metrics_);
+    client_ =
+        std::make_unique<AttachClient>(options.attach, *discovery_, *inbox_, metrics_, cache_);
     client_->Start({.name = "mixed-0.0", .incarnation = 5, .role = Role::kMixed},
                    [] { return LoadReport{.kv_blocks_used = 33}; });
   }
@@ -94,6 +95,7 @@ class AttachTest : public testing::Test {
   std::vector<Command> pending_;
   std::unique_ptr<Inbox> inbox_;
   std::unique_ptr<StaticDiscovery> discovery_;
+  const CacheFeed* cache_ = nullptr;
   std::unique_ptr<AttachClient> client_;
 };
 
@@ -133,6 +135,54 @@ TEST_F(AttachTest, HeartbeatsCarryTheLoad) {
   Attach({router.address()});
   EXPECT_EQ(router.Await(Body::kLoad).load().kv_blocks_used(), 33u);
   router.Await(Body::kLoad);
+}
+
+// Everything at the beginning of a stream, then what changed, after the tokens of the step.
+TEST_F(AttachTest, RoutersHearWhatIsCached) {
+  const contract::BlockHash old{.bytes = {1}};
+  const contract::BlockHash young{.bytes = {2}};
+  const auto bytes = [](const contract::BlockHash& hash) {
+    return std::string(hash.bytes.begin(), hash.bytes.end());
+  };
+  CacheFeed feed({.blocks = 4});
+  feed.Stored(3, old);
+  feed.Publish();
+  FakeRouter router;
+  cache_ = &feed;
+  Attach({router.address()});
+  v1::CacheEvents events = router.Await(Body::kCacheEvents).cache_events();
+  EXPECT_TRUE(events.cleared());
+  EXPECT_EQ(events.stored(), bytes(old));
+  EXPECT_EQ(events.evicted(), "");
+
+  router.Send(StartMessage(1));
+  const LinkId link = Await<StartCommand>().link;
+  feed.Evicted(3, old);
+  feed.Stored(3, young);
+  feed.Publish();
+  client_->Deliver(link, Report(1, false));
+  EXPECT_EQ(router.AwaitNext().body_case(), Body::kStep);
+  events = router.Await(Body::kCacheEvents).cache_events();
+  EXPECT_FALSE(events.cleared());
+  EXPECT_EQ(events.stored(), bytes(young));
+  EXPECT_EQ(events.evicted(), bytes(old));
+
+  router.EndStream();
+  router.AwaitHellos(2);
+  events = router.Await(Body::kCacheEvents).cache_events();
+  EXPECT_TRUE(events.cleared());
+  EXPECT_EQ(events.stored(), bytes(young));
+}
+
+TEST_F(AttachTest, HeartbeatsCarryWhatChangedInTheCacheMeanwhile) {
+  CacheFeed feed({.blocks = 4});
+  FakeRouter router({.heartbeat_ms = 10});
+  cache_ = &feed;
+  Attach({router.address()});
+  EXPECT_TRUE(router.Await(Body::kCacheEvents).cache_events().cleared());
+  feed.Stored(0, {.bytes = {1}});
+  feed.Publish();
+  EXPECT_EQ(router.Await(Body::kCacheEvents).cache_events().stored().size(), 16u);
 }
 
 // The router takes an ended request out of nothing but its own books: a load that still had it made

@@ -29,6 +29,7 @@ TEST(WorkerOptions, TwoFlagsAreEnough) {
   EXPECT_EQ(options.WorkerName(), "mixed-0.0");
   EXPECT_EQ(options.process.metrics_listen, "127.0.0.1:0");
   EXPECT_EQ(options.kv_blocks, 0u);
+  EXPECT_TRUE(options.prefix_cache);
   EXPECT_EQ(options.process.drain, absl::Seconds(10));
   EXPECT_FALSE(options.process.die_with_parent);
 }
@@ -52,6 +53,8 @@ TEST(WorkerOptions, EveryFlagArrives) {
                              "6",
                              "--step-tokens-max",
                              "7",
+                             "--prefix-cache",
+                             "off",
                              "--drain-seconds",
                              "8",
                              "--log-format",
@@ -88,6 +91,7 @@ TEST(WorkerOptions, EveryFlagArrives) {
   EXPECT_EQ(options.kv_blocks, 5u);
   EXPECT_EQ(options.sequences_max, 6u);
   EXPECT_EQ(options.step_tokens_max, 7u);
+  EXPECT_FALSE(options.prefix_cache);
   EXPECT_EQ(options.process.drain, absl::Seconds(8));
   EXPECT_EQ(options.process.log_format, log::Format::kJson);
   EXPECT_EQ(options.process.log_level, log::Level::kDebug);
@@ -120,6 +124,7 @@ TEST(WorkerOptions, RefusalsNameTheFlagInOneLine) {
       {"--sequences-max", {"--sequences-max", "1025"}},
       {"--step-tokens-max", {"--step-tokens-max", "0"}},
       {"--kv-blocks", {"--kv-blocks", "-1"}},
+      {"--prefix-cache", {"--prefix-cache", "maybe"}},
       {"--drain-seconds", {"--drain-seconds", "86401"}},
       {"--log-level", {"--log-level", "loud"}},
       {"--shoes", {"--shoes", "2"}},

@@ -10,6 +10,7 @@
 #include "proto/contract/limits.h"
 #include "proto/contract/status.h"
 #include "worker/engine/rules/handover.h"
+#include "worker/engine/rules/reasons.h"
 
 namespace baleen::worker {
 namespace {
@@ -17,21 +18,11 @@ namespace {
 using contract::MakeStatus;
 using contract::Reason;
 
-// Statuses from below get a reason, so that the router can map them; those that have one keep it.
-absl::Status WithReason(const absl::Status& status, Reason reason) {
-  if (contract::ReasonOf(status).has_value()) return status;
-  return MakeStatus(reason, std::string(status.message()));
-}
-
-// The same in every attempt.
-std::uint64_t RequestOf(const Sequence& sequence) {
-  return std::hash<contract::RequestId>{}(sequence.start.key.id);
-}
-
 StartLimits StartLimitsOf(const EngineOptions& options, const EngineParts& parts) {
   const ModelInfo& info = parts.model.info();
   return {.role = options.role,
           .has_data_plane = parts.transfer != nullptr,
+          .has_grammars = parts.grammars != nullptr,
           .context_tokens = info.context_tokens,
           .vocabulary_size = info.vocabulary_size,
           .blocks_total = parts.blocks.total()};
@@ -45,6 +36,7 @@ Engine::Engine(const EngineOptions& options, const EngineParts& parts)
       model_(parts.model),
       pool_(parts.blocks),
       cache_feed_(parts.cache_feed),
+      grammars_(parts.grammars),
       transfer_(parts.transfer),
       inbox_(parts.inbox),
       sink_(parts.sink),
@@ -65,6 +57,7 @@ bool Engine::RunOnce() {
   worked |= TakeInbox();
   worked |= TakeTransferEvents();
   worked |= ExpireDeadlines();
+  worked |= TakePrepared();
   TakeFromCache();
   Sweep();
   const Plan plan = MakePlan();
@@ -111,6 +104,9 @@ void Engine::ForEach(Visit visit) const {
   for (const auto& sequence : running_) {
     if (sequence->phase != Phase::kEnded) visit(*sequence);
   }
+  for (const auto& sequence : preparing_) {
+    if (sequence->phase != Phase::kEnded) visit(*sequence);
+  }
   for (const auto& sequence : waiting_) {
     if (sequence->phase != Phase::kEnded) visit(*sequence);
   }
@@ -153,7 +149,12 @@ void Engine::Apply(StartCommand command) {
   sequence->cached_tokens_expected =
       pool_.Find(ReusableChain(*sequence)).cached * contract::kBlockTokens;
   by_id_[key.id] = sequence.get();
-  waiting_.push_back(std::move(sequence));
+  if (const std::optional<GrammarSpec>& grammar = sequence->start.grammar) {
+    sequence->grammar = grammars_->Begin(grammar->source, grammar->after_token);
+    preparing_.push_back(std::move(sequence));
+  } else {
+    waiting_.push_back(std::move(sequence));
+  }
 }
 
 absl::Status Engine::AdmitStart(const StartCommand& command) const {
@@ -173,9 +174,10 @@ absl::Status Engine::AdmitStart(const StartCommand& command) const {
 
 // Those that have ended since the last sweep, by commands of the same batch, wait no more.
 bool Engine::QueueIsFull() const {
-  if (waiting_.size() < options_.waiting_max) return false;
+  if (waiting_.size() + preparing_.size() < options_.waiting_max) return false;
   const auto waits = [](const auto& sequence) { return sequence->phase != Phase::kEnded; };
-  const auto live = std::count_if(waiting_.begin(), waiting_.end(), waits);
+  const auto live = std::count_if(waiting_.begin(), waiting_.end(), waits) +
+                    std::count_if(preparing_.begin(), preparing_.end(), waits);
   return static_cast<std::size_t>(live) >= options_.waiting_max;
 }
 
@@ -258,6 +260,7 @@ void Engine::AdmitNext(BlockList blocks) {
   waiting_.pop_front();
   Sequence& admitted = *running_.back();
   admitted.blocks = std::move(blocks);
+  admitted.rules.emplace(admitted.start, model_.info());
   if (admitted.start.leg == Leg::kDecode) {
     admitted.phase = Phase::kReceiving;
     Expect(admitted);
@@ -269,42 +272,13 @@ void Engine::AdmitNext(BlockList blocks) {
   }
 }
 
-void Engine::BuildBatch(const Plan& plan) {
-  rows_.clear();
-  batch_.clear();
-  for (const std::uint32_t index : plan.decode) {
-    Sequence& sequence = *running_[index];
-    rows_.push_back({.sequence = &sequence});
-    batch_.push_back({.tokens = {&sequence.last_token, 1},
-                      .position = sequence.computed,
-                      .block_table = sequence.blocks.ids(),
-                      .form = AttentionForm::kAbsorbed,
-                      .sample = &sequence.start.sampling,
-                      .request = RequestOf(sequence)});
-  }
-  for (const PrefillChunk& chunk : plan.prefill) {
-    if (chunk.sequence >= running_.size()) break;  // not admitted after all
-    Sequence& sequence = *running_[chunk.sequence];
-    if (sequence.phase == Phase::kEnded) continue;  // its blocks could not be offered
-    const bool last = sequence.computed + chunk.tokens == sequence.prompt_tokens();
-    rows_.push_back({.sequence = &sequence, .chunk = chunk.tokens});
-    batch_.push_back(
-        {.tokens = std::span(sequence.start.prompt).subspan(sequence.computed, chunk.tokens),
-         .position = sequence.computed,
-         .block_table = sequence.blocks.ids(),
-         .form = AttentionForm::kPrefill,
-         .sample = last ? &sequence.start.sampling : nullptr,
-         .request = RequestOf(sequence)});
-  }
-}
-
 bool Engine::Compute(const Plan& plan) {
   BuildBatch(plan);
   std::size_t tokens = 0;
   for (const SequenceStep& row : batch_) tokens += row.tokens.size();
-  const absl::StatusOr<Lockstep::Outcome> opened =
-      lockstep_.Open({.rows = static_cast<std::uint32_t>(tokens),
-                      .leaves = Draining() && running_.empty() && waiting_.empty()});
+  const absl::StatusOr<Lockstep::Outcome> opened = lockstep_.Open(
+      {.rows = static_cast<std::uint32_t>(tokens),
+       .leaves = Draining() && running_.empty() && preparing_.empty() && waiting_.empty()});
   if (!opened.ok()) {
     LoseGroup(opened.status());
     return true;
@@ -350,60 +324,6 @@ void Engine::LoseGroup(const absl::Status& why) {
   });
 }
 
-void Engine::ApplyRow(const Row& row, SampledToken& sampled) {
-  Sequence& sequence = *row.sequence;
-  if (row.chunk == 0) {
-    sequence.computed += 1;
-    AcceptToken(sequence, sampled);
-    return;
-  }
-  sequence.computed += row.chunk;
-  metrics_.prompt_tokens_total.Add(row.chunk);
-  KeepComputed(sequence);
-  const bool prompt_done = sequence.computed == sequence.prompt_tokens();
-  if (prompt_done) {
-    sequence.phase = Phase::kDecoding;
-    AcceptToken(sequence, sampled);
-    if (sequence.phase == Phase::kEnded) return;
-  }
-  if (sequence.start.leg != Leg::kPrefill) return;
-  if (!prompt_done) {
-    Offer(sequence, sequence.computed / contract::kBlockTokens);
-  } else {
-    sequence.phase = Phase::kHandingOver;
-    Offer(sequence, PromptBlocks(sequence.start));
-    Close(sequence);
-  }
-}
-
-void Engine::AcceptToken(Sequence& sequence, SampledToken& sampled) {
-  if (!sampled.status.ok()) {
-    pool_.Forget(sequence.blocks);
-    End(sequence, EndReason::kError, WithReason(sampled.status, Reason::kNumericFault));
-    return;
-  }
-  const std::int32_t token = sampled.token;
-  BALEEN_CHECK(token >= 0 && static_cast<std::uint32_t>(token) < start_limits_.vocabulary_size,
-               "a sampled token is in the vocabulary");
-  sequence.last_token = token;
-  reports_.AddToken(sequence.start.link, {.key = sequence.start.key,
-                                          .sequence = sequence.reply_next,
-                                          .token = std::move(sampled),
-                                          .with_logprobs = sequence.start.sampling.logprobs >= 0});
-  ++sequence.reply_next;
-  ++sequence.emitted;
-  EndIfComplete(sequence, token);
-}
-
-void Engine::EndIfComplete(Sequence& sequence, std::int32_t token) {
-  const std::vector<std::int32_t>& eos = model_.info().eos_token_ids;
-  if (!sequence.start.ignore_eos && std::find(eos.begin(), eos.end(), token) != eos.end()) {
-    End(sequence, EndReason::kStop);
-  } else if (sequence.reply_next >= sequence.start.tokens_max) {
-    End(sequence, EndReason::kLength);
-  }
-}
-
 // Ends -------------------------------------------------------------------------------------------
 
 void Engine::End(Sequence& sequence, EndReason reason, absl::Status status) {
@@ -434,6 +354,7 @@ void Engine::Detach(Sequence& sequence) {
 void Engine::Sweep() {
   const auto ended = [](const auto& sequence) { return sequence->phase == Phase::kEnded; };
   std::erase_if(running_, ended);
+  std::erase_if(preparing_, ended);
   std::erase_if(waiting_, ended);
 }
 

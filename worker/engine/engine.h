@@ -44,6 +44,7 @@
 #include "worker/engine/rules/role.h"
 #include "worker/engine/rules/start_check.h"
 #include "worker/engine/sequence.h"
+#include "worker/grammar/reply_grammar.h"
 #include "worker/kv_transfer/kv_transfer.h"
 #include "worker/model/model.h"
 #include "worker/scheduler/scheduler.h"
@@ -83,6 +84,7 @@ struct EngineParts {
   OutputSink& sink;
   const metrics::WorkerMetrics& metrics;
   CacheFeed* cache_feed = nullptr;  // that of `blocks`: published after each step
+  Grammars* grammars = nullptr;     // null: requests with one are refused
 };
 
 class Engine {
@@ -154,9 +156,15 @@ class Engine {
   bool Compute(const Plan& plan);
   void RunStep();
   void LoseGroup(const absl::Status& why);
+  bool TakePrepared();
   void BuildBatch(const Plan& plan);
+  void AskForToken(Sequence& sequence, SequenceStep& step) const;
+  void AskForFollowers(const Sequence& sequence, SequenceStep& step) const;
+  void ReportFollowers(Sequence& sequence, std::uint32_t first,
+                       std::vector<TokenLogprobs>& followers);
   void ApplyRow(const Row& row, SampledToken& sampled);
   void AcceptToken(Sequence& sequence, SampledToken& sampled);
+  void EndFaulty(Sequence& sequence, const absl::Status& status);
   void EndIfComplete(Sequence& sequence, std::int32_t token);
 
   // The prefix cache.
@@ -183,6 +191,7 @@ class Engine {
   Model& model_;
   BlockPool& pool_;
   CacheFeed* const cache_feed_;
+  Grammars* const grammars_;
   KvTransfer* const transfer_;
   Inbox& inbox_;
   OutputSink& sink_;
@@ -191,9 +200,10 @@ class Engine {
   const std::uint64_t model_hash_;
 
   bool draining_ = false;
-  std::uint64_t step_ = 0;                                    // steps that computed something
-  std::deque<std::unique_ptr<Sequence>> waiting_;             // oldest first
-  std::vector<std::unique_ptr<Sequence>> running_;            // hold blocks; oldest first
+  std::uint64_t step_ = 0;                           // steps that computed something
+  std::deque<std::unique_ptr<Sequence>> preparing_;  // wait for their grammars; oldest first
+  std::deque<std::unique_ptr<Sequence>> waiting_;    // oldest first
+  std::vector<std::unique_ptr<Sequence>> running_;   // hold blocks; oldest first
   std::unordered_map<contract::RequestId, Sequence*> by_id_;  // that have not ended
   std::unordered_map<contract::TransferId, OpenTransfer> transfers_;
   PromptRate prompt_rate_;

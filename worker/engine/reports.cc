@@ -24,6 +24,10 @@ std::string_view OutcomeOf(const EndedOutput& ended) {
 
 }  // namespace
 
+void Reports::AddPromptLogprobs(LinkId link, PromptLogprobsOutput output) {
+  by_link_[link].prompt_logprobs.push_back(std::move(output));
+}
+
 void Reports::AddToken(LinkId link, TokenOutput token) {
   metrics_.generated_tokens_total.Add();
   by_link_[link].tokens.push_back(std::move(token));

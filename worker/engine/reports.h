@@ -14,6 +14,7 @@ class Reports {
  public:
   explicit Reports(const metrics::WorkerMetrics& metrics) : metrics_(metrics) {}
 
+  void AddPromptLogprobs(LinkId link, PromptLogprobsOutput output);
   void AddToken(LinkId link, TokenOutput token);
   // Ended frames follow all tokens of their request; each is counted by outcome.
   void AddEnded(LinkId link, EndedOutput ended);

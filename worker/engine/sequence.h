@@ -3,10 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
 
 #include "absl/time/time.h"
 #include "worker/cache/block_pool.h"
 #include "worker/engine/messages.h"
+#include "worker/engine/rules/reply_rules.h"
+#include "worker/grammar/reply_grammar.h"
 
 namespace baleen::worker {
 
@@ -28,6 +32,8 @@ struct Sequence {
   Phase phase = Phase::kWaiting;
   std::uint32_t blocks_needed = 0;
   BlockList blocks;
+  std::optional<ReplyRules> rules;        // from admission on
+  std::unique_ptr<ReplyGrammar> grammar;  // null: none
 
   std::uint32_t computed = 0;       // positions whose KV is in the blocks
   std::uint32_t cached_tokens = 0;  // those of them that were found in the cache

@@ -21,6 +21,7 @@ namespace baleen::worker {
 // What a router has heard of one request from one rank. Every rule of the contract that can be seen
 // here is checked as frames come.
 struct Heard {
+  std::vector<std::optional<TokenLogprobs>> prompt_logprobs;
   std::vector<std::uint32_t> sequences;
   std::vector<std::int32_t> tokens;
   std::vector<TokenOutput> outputs;
@@ -30,7 +31,14 @@ struct Heard {
 class RecordingSink final : public OutputSink {
  public:
   void Deliver(LinkId link, StepReport report) override {
-    EXPECT_TRUE(!report.tokens.empty() || !report.ended.empty()) << "nothing to say";
+    EXPECT_TRUE(!report.prompt_logprobs.empty() || !report.tokens.empty() || !report.ended.empty())
+        << "nothing to say";
+    for (PromptLogprobsOutput& output : report.prompt_logprobs) {
+      Heard& heard = requests[output.key];
+      EXPECT_FALSE(heard.ended.has_value() || !heard.tokens.empty()) << "the prompt comes first";
+      EXPECT_EQ(output.first, heard.prompt_logprobs.size()) << "a gap in the prompt";
+      for (auto& entry : output.entries) heard.prompt_logprobs.push_back(std::move(entry));
+    }
     for (TokenOutput& token : report.tokens) {
       Heard& heard = requests[token.key];
       EXPECT_FALSE(heard.ended.has_value()) << "a token after the end";
@@ -74,15 +82,17 @@ class Harness {
       : clock(clock),
         model(ModelOptionsOf(options)),
         metrics(registry, {.version = "0", .component = "worker"}),
+        feed({.blocks = options.blocks}),
         pool(*BlockPool::Create(
-            {.blocks = options.blocks, .block_bytes = model.info().kv_block_bytes})),
+            {.blocks = options.blocks, .block_bytes = model.info().kv_block_bytes, .feed = &feed})),
         engine(options.engine, {.clock = clock,
                                 .model = model,
                                 .blocks = *pool,
                                 .transfer = transfer,
                                 .inbox = inbox,
                                 .sink = sink,
-                                .metrics = metrics}) {}
+                                .metrics = metrics,
+                                .cache_feed = &feed}) {}
 
   void Push(Command command) {
     const absl::Status status = inbox.Push(std::move(command));
@@ -109,6 +119,7 @@ class Harness {
   FakeModel model;
   metrics::Registry registry;
   metrics::WorkerMetrics metrics;
+  CacheFeed feed;
   std::unique_ptr<BlockPool> pool;
   Inbox inbox{InboxLimits{}};
   RecordingSink sink;
@@ -139,6 +150,11 @@ inline StartCommand WholeOf(std::uint64_t number, std::uint32_t prompt_tokens,
           .sampling = {.temperature = 1.0f, .seed = number},
           .tokens_max = tokens_max,
           .ignore_eos = true};
+}
+
+// As a router of one tenant names the blocks of a prompt.
+inline std::vector<contract::BlockHash> HashesOf(const std::vector<std::int32_t>& prompt) {
+  return contract::HashBlocks({.tenant_salt = "tenant", .model_digest = "fake"}, prompt);
 }
 
 }  // namespace baleen::worker

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string_view>
+#include <vector>
 
 #include "proto/contract/limits.h"
 #include "proto/contract/status.h"
@@ -13,6 +16,36 @@ namespace {
 using contract::kBlockTokens;
 using contract::MakeStatus;
 using contract::Reason;
+
+// Written so that NaN is outside.
+absl::Status CheckRange(std::string_view field, float value, float low, float high) {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return MakeStatus(Reason::kInvalidRequest,
+                    fmt::format("{} {} is not in [{}, {}]", field, value, low, high));
+}
+
+absl::Status CheckLogitRules(const SampleSpec& sampling) {
+  constexpr float kMax = contract::kPenaltyMax;
+  for (const absl::Status& status :
+       {CheckRange("min_p", sampling.min_p, 0.0f, 1.0f),
+        CheckRange("frequency_penalty", sampling.frequency_penalty, -kMax, kMax),
+        CheckRange("presence_penalty", sampling.presence_penalty, -kMax, kMax)}) {
+    if (!status.ok()) return status;
+  }
+  const float repetition = sampling.repetition_penalty;
+  if (!(repetition > 0.0f && repetition <= contract::kRepetitionPenaltyMax)) {
+    return MakeStatus(Reason::kInvalidRequest,
+                      fmt::format("repetition_penalty {} is not in (0, {}]", repetition,
+                                  contract::kRepetitionPenaltyMax));
+  }
+  for (const LogitBias& bias : sampling.biases) {
+    const float limit = contract::kLogitBiasMax;
+    if (absl::Status status = CheckRange("logit_bias", bias.bias, -limit, limit); !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
+}
 
 absl::Status CheckSampling(const SampleSpec& sampling) {
   const float temperature = sampling.temperature;
@@ -32,6 +65,52 @@ absl::Status CheckSampling(const SampleSpec& sampling) {
   if (sampling.logprobs < -1 || sampling.logprobs > logprobs_max) {
     return MakeStatus(Reason::kInvalidRequest, fmt::format("logprobs {} is not in [-1, {}]",
                                                            sampling.logprobs, logprobs_max));
+  }
+  return CheckLogitRules(sampling);
+}
+
+absl::Status CheckInVocabulary(std::string_view field, std::int32_t id, const StartLimits& limits) {
+  if (id >= 0 && static_cast<std::uint32_t>(id) < limits.vocabulary_size) return absl::OkStatus();
+  return MakeStatus(Reason::kInvalidRequest,
+                    fmt::format("{} has token {}, which is not in the vocabulary of {}", field, id,
+                                limits.vocabulary_size));
+}
+
+// Token ids and counts of the reply's rules. Lists are short: their lengths are bounded on arrival.
+absl::Status CheckRules(const StartCommand& start, const StartLimits& limits) {
+  for (const std::int32_t id : start.stop_token_ids) {
+    if (absl::Status status = CheckInVocabulary("stop_token_ids", id, limits); !status.ok()) {
+      return status;
+    }
+  }
+  std::vector<std::int32_t> biased;
+  for (const LogitBias& bias : start.sampling.biases) {
+    if (absl::Status status = CheckInVocabulary("logit_bias", bias.token, limits); !status.ok()) {
+      return status;
+    }
+    biased.push_back(bias.token);
+  }
+  std::sort(biased.begin(), biased.end());
+  if (const auto twice = std::adjacent_find(biased.begin(), biased.end()); twice != biased.end()) {
+    return MakeStatus(Reason::kInvalidRequest,
+                      fmt::format("logit_bias has token {} more than once", *twice));
+  }
+  if (start.tokens_min > start.tokens_max) {
+    return MakeStatus(Reason::kInvalidRequest, fmt::format("tokens_min {} is above tokens_max {}",
+                                                           start.tokens_min, start.tokens_max));
+  }
+  if (start.grammar.has_value() && !limits.has_grammars) {
+    return MakeStatus(Reason::kInvalidRequest, "format: this worker was started without grammars");
+  }
+  if (!start.prompt_logprobs.has_value()) return absl::OkStatus();
+  if (start.leg == Leg::kDecode) {
+    return MakeStatus(Reason::kInvalidRequest,
+                      "prompt_logprobs on a leg that does not compute the prompt");
+  }
+  if (*start.prompt_logprobs > contract::kLogprobsMax) {
+    return MakeStatus(Reason::kInvalidRequest,
+                      fmt::format("prompt_logprobs {} is not in [0, {}]", *start.prompt_logprobs,
+                                  contract::kLogprobsMax));
   }
   return absl::OkStatus();
 }
@@ -104,8 +183,8 @@ absl::Status CheckStart(const StartCommand& start, const StartLimits& limits) {
     return MakeStatus(Reason::kInvalidRequest, fmt::format("leg {} is not for a {} worker",
                                                            NameOf(start.leg), NameOf(limits.role)));
   }
-  for (const absl::Status& status :
-       {CheckTransfer(start, limits), CheckPrompt(start, limits), CheckSampling(start.sampling)}) {
+  for (const absl::Status& status : {CheckTransfer(start, limits), CheckPrompt(start, limits),
+                                     CheckSampling(start.sampling), CheckRules(start, limits)}) {
     if (!status.ok()) return status;
   }
   if (const std::uint64_t blocks = BlocksNeeded(start); blocks > limits.blocks_total) {

@@ -12,6 +12,7 @@ namespace baleen::worker {
 struct StartLimits {
   Role role = Role::kMixed;
   bool has_data_plane = false;
+  bool has_grammars = false;
   std::uint32_t context_tokens = 0;
   std::uint32_t vocabulary_size = 0;
   std::uint32_t blocks_total = 0;

@@ -125,6 +125,7 @@ void GroupMember::Run(absl::Duration alone_since) {
 GroupMember::Ending GroupMember::AttendOnce() {
   const auto stream =
       std::make_shared<MemberStream>(MemberStreamOptions{.leader = options_.leader,
+                                                         .certificates = options_.certificates,
                                                          .welcome_wait = options_.welcome_wait,
                                                          .counts_every = options_.counts_every},
                                      mailbox_);

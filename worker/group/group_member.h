@@ -25,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "observability/base/clock.h"
+#include "security/certificates/certificate_store.h"
 #include "worker/attach/backoff.h"
 #include "worker/group/messages.h"
 #include "worker/group/rules/member_mailbox.h"
@@ -32,7 +33,8 @@
 namespace baleen::worker {
 
 struct GroupMemberOptions {
-  std::string leader;  // host:port or unix-abstract:name
+  std::string leader;                                        // host:port or unix-abstract:name
+  std::shared_ptr<security::CertificateStore> certificates;  // of the inside; null: plaintext
   GroupTerms terms;
   std::uint32_t rank = 0;
   std::uint64_t incarnation = 0;  // random at each process start, not 0

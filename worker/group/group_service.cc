@@ -15,6 +15,7 @@
 #include "observability/base/log.h"
 #include "observability/base/status_macros.h"
 #include "proto/baleen/v1/group.grpc.pb.h"
+#include "security/grpc/server_credentials.h"
 #include "worker/group/wire.h"
 
 namespace baleen::worker {
@@ -82,11 +83,14 @@ class GroupService::Edge final : public v1::Group::CallbackService {
       return absl::InvalidArgumentError(fmt::format(
           "group leader's address '{}' is neither host:port nor unix-abstract:name", listen));
     }
+    BALEEN_ASSIGN_OR_RETURN(const auto credentials, security::MakeServerCredentials(
+                                                        {.port = security::Port::kGroupLeader,
+                                                         .certificates = options_.certificates}));
     grpc::ServerBuilder builder;
     LimitServer(builder);
     builder.RegisterService(this);
     int port = 0;
-    builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
+    builder.AddListeningPort(listen, credentials, &port);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port == 0) {
       return absl::AlreadyExistsError(fmt::format(

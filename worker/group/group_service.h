@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "observability/base/clock.h"
+#include "security/certificates/certificate_store.h"
 #include "worker/group/messages.h"
 #include "worker/group/rules/roster.h"
 
@@ -18,6 +19,9 @@ namespace baleen::worker {
 
 struct GroupServiceOptions {
   std::string listen = "127.0.0.1:0";  // host:port, 0 = any; or unix-abstract:name
+  // Of the cluster's inside, with an authority: who calls needs one of its certificates. Null:
+  // plaintext.
+  std::shared_ptr<security::CertificateStore> certificates;
   RosterOptions roster;
   PlacementShape shape;
   std::vector<LayerPlacement> layers;                // at the start

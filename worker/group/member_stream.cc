@@ -7,6 +7,7 @@
 
 #include "observability/base/clock.h"
 #include "observability/base/log.h"
+#include "security/grpc/channel_credentials.h"
 #include "worker/group/wire.h"
 
 namespace baleen::worker {
@@ -20,7 +21,7 @@ constexpr int kConnectMs = 2000;
 constexpr int kPingEveryMs = 5000;
 constexpr int kPingAnswerMs = 5000;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(const MemberStreamOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kLeaderMessageBytesMax));
   arguments.SetMaxSendMessageSize(static_cast<int>(kMemberMessageBytesMax));
@@ -31,7 +32,10 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   // The leader is a cluster neighbour: never through a web proxy of the environment.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(
+      options.leader,
+      security::MakeInternalChannelCredentials(options.certificates, security::Role::kWorker),
+      arguments);
 }
 
 absl::Status ToAbsl(const grpc::Status& status) {
@@ -54,7 +58,7 @@ MemberStream::MemberStream(const MemberStreamOptions& options, MemberMailbox& ma
 
 MemberStream::Ending MemberStream::Attend(const HelloMessage& hello) {
   mailbox_.BeginStream();
-  stub_ = v1::Group::NewStub(MakeChannel(options_.leader));
+  stub_ = v1::Group::NewStub(MakeChannel(options_));
   stream_ = stub_->Join(&context_);
   std::jthread reader;
   if (Write(hello)) {

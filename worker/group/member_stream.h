@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "proto/baleen/v1/group.grpc.pb.h"
+#include "security/certificates/certificate_store.h"
 #include "worker/group/messages.h"
 #include "worker/group/rules/member_mailbox.h"
 
@@ -20,6 +21,7 @@ namespace baleen::worker {
 
 struct MemberStreamOptions {
   std::string leader;
+  std::shared_ptr<security::CertificateStore> certificates;  // of the inside; null: plaintext
   absl::Duration welcome_wait = absl::Seconds(5);
   absl::Duration counts_every = absl::Seconds(5);
 };

@@ -84,6 +84,11 @@ class World {
   void StartRequest(const contract::RequestKey& key) {
     StartCommand start = WholeOf(key.id.number, 1 + Pick(300), 1 + Pick(60));
     start.key = key;
+    if (Chance(70)) {  // one of a few prompts, cut somewhere
+      start.prompt = PromptOf(static_cast<std::uint32_t>(start.prompt.size()), Pick(3));
+      if (Chance(90)) start.block_hashes = HashesOf(start.prompt);
+      if (Chance(5)) start.prompt_logprobs = 0;
+    }
     start.ignore_eos = Chance(50);
     if (Chance(30)) start.sampling = {};
     if (Chance(2)) AnyRank().harness.model.FaultSeed(start.sampling.seed);
@@ -167,6 +172,8 @@ class World {
       EXPECT_EQ(rank->harness.engine.load().sequences_running, 0u);
       EXPECT_EQ(rank->harness.engine.load().sequences_waiting, 0u);
       EXPECT_EQ(rank->harness.metrics.kv_blocks_used.Value(), 0);
+      cached_tokens_ += rank->harness.metrics.prefix_cache_hit_tokens_total.Value();
+      evicted_blocks_ += rank->harness.metrics.prefix_cache_evicted_blocks_total.Value();
       for (const auto& [key, start] : rank->started) CheckRequest(*rank, key, start);
     }
   }
@@ -207,6 +214,8 @@ class World {
 
  public:
   const std::map<std::string, int>& ends() const { return ends_; }
+  double cached_tokens() const { return cached_tokens_; }
+  double evicted_blocks() const { return evicted_blocks_; }
 
  private:
   std::mt19937 random_;
@@ -218,22 +227,30 @@ class World {
   std::map<std::uint64_t, std::uint32_t> attempts_;
   std::set<std::pair<const Rank*, std::uint64_t>> lost_;
   std::map<std::string, int> ends_;
+  double cached_tokens_ = 0;
+  double evicted_blocks_ = 0;
 };
 
 TEST(EngineRandom, EveryRequestEndsOnceWhateverHappens) {
   std::uint32_t base = static_cast<std::uint32_t>(testing::UnitTest::GetInstance()->random_seed());
   if (base == 0) base = std::random_device{}() % 99'000 + 1;
   std::map<std::string, int> ends;
+  double cached_tokens = 0;
+  double evicted_blocks = 0;
   for (std::uint32_t seed = base; seed < base + 100; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed << " of base seed " << base);
     World world(seed);
     world.Run(300);
     for (const auto& [end, count] : world.ends()) ends[end] += count;
+    cached_tokens += world.cached_tokens();
+    evicted_blocks += world.evicted_blocks();
     if (testing::Test::HasFailure()) return;
   }
   // The test would prove little if hardly anything ended well, or nothing failed.
   EXPECT_GT(ends["whole"], 1000);
   EXPECT_GT(ends.size(), 8u);
+  EXPECT_GT(cached_tokens, 50'000);
+  EXPECT_GT(evicted_blocks, 200);
 }
 
 }  // namespace

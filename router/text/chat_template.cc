@@ -24,6 +24,39 @@ absl::StatusOr<std::string> ReadOptional(const std::string& model_dir, std::stri
   return content;
 }
 
+// Messages and tools as the ABI takes them. Borrows their texts.
+struct AbiConversation {
+  AbiConversation(std::span<const ChatMessage> from, std::span<const ChatTool> from_tools) {
+    std::size_t calls_size = 0;
+    for (const ChatMessage& message : from) calls_size += message.tool_calls.size();
+    calls.reserve(calls_size);  // it is pointed into
+    messages.reserve(from.size());
+    for (const ChatMessage& message : from) {
+      const baleen_text_tool_call* first = calls.data() + calls.size();
+      for (const ChatToolCall& call : message.tool_calls) {
+        calls.push_back({.id = ToSpan(call.id),
+                         .name = ToSpan(call.name),
+                         .arguments = ToSpan(call.arguments)});
+      }
+      messages.push_back({.role = ToSpan(kRoleNames[static_cast<std::size_t>(message.role)]),
+                          .content = ToSpan(message.content),
+                          .tool_calls = first,
+                          .tool_calls_size = message.tool_calls.size(),
+                          .tool_call_id = ToSpan(message.tool_call_id)});
+    }
+    tools.reserve(from_tools.size());
+    for (const ChatTool& tool : from_tools) {
+      tools.push_back({.name = ToSpan(tool.name),
+                       .description = ToSpan(tool.description),
+                       .parameters = ToSpan(tool.parameters)});
+    }
+  }
+
+  std::vector<baleen_text_tool_call> calls;
+  std::vector<baleen_text_message> messages;
+  std::vector<baleen_text_tool> tools;
+};
+
 }  // namespace
 
 std::optional<ChatRole> ParseChatRole(std::string_view name) {
@@ -39,7 +72,12 @@ void ChatTemplate::HandleDeleter::operator()(baleen_text_template* handle) const
 }
 
 ChatTemplate::ChatTemplate(Handle handle, std::shared_ptr<const Tokenizer> tokenizer)
-    : handle_(std::move(handle)), tokenizer_(std::move(tokenizer)) {}
+    : handle_(std::move(handle)), tokenizer_(std::move(tokenizer)) {
+  baleen_text_template_properties properties;
+  baleen_text_template_properties_of(handle_.get(), &properties);
+  tool_call_format_ = properties.fences_arguments != 0 ? text::ToolCallFormat::kFunctionJsonBlock
+                                                       : text::ToolCallFormat::kNameArguments;
+}
 
 absl::StatusOr<std::shared_ptr<const ChatTemplate>> ChatTemplate::Load(
     const std::string& model_dir, std::shared_ptr<const Tokenizer> tokenizer) {
@@ -56,21 +94,20 @@ absl::StatusOr<std::shared_ptr<const ChatTemplate>> ChatTemplate::Load(
 
 absl::StatusOr<RenderedPrompt> ChatTemplate::Render(std::span<const ChatMessage> messages,
                                                     const RenderOptions& options) const {
-  std::vector<baleen_text_message> abi_messages;
-  abi_messages.reserve(messages.size());
-  for (const ChatMessage& message : messages) {
-    const std::string_view role = kRoleNames[static_cast<std::size_t>(message.role)];
-    abi_messages.push_back({.role = ToSpan(role), .content = ToSpan(message.content)});
-  }
+  const AbiConversation conversation(messages, options.tools);
   const baleen_text_render_options abi_options = {
       .add_generation_prompt = static_cast<std::uint8_t>(options.add_generation_prompt ? 1 : 0),
-      .now_unix_seconds = absl::ToUnixSeconds(options.now)};
+      .now_unix_seconds = absl::ToUnixSeconds(options.now),
+      .tools = conversation.tools.data(),
+      .tools_size = conversation.tools.size()};
   AbiPrompt result;
   baleen_text_error error;
-  const std::int32_t code = baleen_text_render(
-      handle_.get(), abi_messages.data(), abi_messages.size(), &abi_options, result.out(), &error);
+  const std::int32_t code =
+      baleen_text_render(handle_.get(), conversation.messages.data(), conversation.messages.size(),
+                         &abi_options, result.out(), &error);
   BALEEN_RETURN_IF_ERROR(ToStatus(code, error));
-  RenderedPrompt prompt = {.text = result.text(), .token_ids = result.token_ids()};
+  RenderedPrompt prompt = {.text = result.text()};
+  BALEEN_ASSIGN_OR_RETURN(prompt.token_ids, tokenizer_->IdsOf(result, prompt.text, options.help));
   prompt.opens_reasoning = OpensReasoning(prompt);
   return prompt;
 }

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "router/text/tokenizer.h"
+#include "text/grammar/tool_grammar.h"
 
 struct baleen_text_template;
 
@@ -61,9 +62,14 @@ struct RenderedPrompt {
 // The model's own Jinja template, rendered as Hugging Face transformers renders it. Immutable once
 // loaded; any number of threads may use one.
 //
-// A message can not steer the model: control tokens spelled out in its content stay text, whatever
-// the template does with it (how: text/crate/src/control.rs). The one exception: <think> and
-// </think> in an assistant message are tags, so that the template can drop earlier reasoning.
+// Templates see tools, and tool calls of messages, in OpenAI's shape. Arguments of calls are
+// values, but text to a template that can only join them to text (DeepSeek's before V3.1). The
+// content of a turn that is empty but for calls is none.
+//
+// A message can not steer the model: control tokens spelled out in what clients send, names and
+// JSON of tools included, stay text, whatever the template does with it (how:
+// text/crate/src/control.rs). The one exception: <think> and </think> in the content of an
+// assistant message are tags, so that the template can drop earlier reasoning.
 class ChatTemplate {
  public:
   // chat_template.jinja of `model_dir`; else chat_template of its tokenizer_config.json; else the
@@ -72,10 +78,14 @@ class ChatTemplate {
   static absl::StatusOr<std::shared_ptr<const ChatTemplate>> Load(
       const std::string& model_dir, std::shared_ptr<const Tokenizer> tokenizer);
 
-  // INVALID_ARGUMENT if there are no messages or too many, if they or the prompt are too long
-  // (TextLimits), not UTF-8, or refused by the template. FAILED_PRECONDITION if the template fails.
+  // INVALID_ARGUMENT if there are no messages or too many, if they, the tools or the prompt are too
+  // long (TextLimits), not UTF-8, or refused by the template; if arguments or parameters are no
+  // JSON objects, or nested deeper than 48 levels. FAILED_PRECONDITION if the template fails.
   absl::StatusOr<RenderedPrompt> Render(std::span<const ChatMessage> messages,
                                         const RenderOptions& options = {}) const;
+
+  // How the model writes its calls, as the template writes earlier ones.
+  text::ToolCallFormat tool_call_format() const { return tool_call_format_; }
 
  private:
   struct HandleDeleter {
@@ -88,6 +98,7 @@ class ChatTemplate {
 
   Handle handle_;
   std::shared_ptr<const Tokenizer> tokenizer_;
+  text::ToolCallFormat tool_call_format_;
 };
 
 }  // namespace baleen::router

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -37,6 +38,9 @@ class AbiPrompt {
 
   baleen_text_prompt* out() { return &raw_; }
   std::string text() const { return std::string(raw_.text, raw_.text_size); }
+  std::span<const baleen_text_segment> segments() const {
+    return {raw_.segments, raw_.segments_size};
+  }
   std::vector<std::int32_t> token_ids() const {
     return std::vector<std::int32_t>(raw_.token_ids, raw_.token_ids + raw_.token_ids_size);
   }

@@ -93,6 +93,7 @@ Tokenizer::Tokenizer(Handle handle, const TextLimits& limits)
   bos_id_ = vocabulary.bos_id;
   eos_id_ = vocabulary.eos_id;
   adds_bos_ = vocabulary.adds_bos != 0;
+  encodes_segments_ = vocabulary.encodes_segments != 0;
   reasoning_open_id_ = ControlId(kReasoningOpenTag);
   reasoning_close_id_ = ControlId(kReasoningCloseTag);
   tool_tokens_ = {.calls_begin = ControlId(kToolCallsBeginTag),
@@ -107,10 +108,41 @@ absl::StatusOr<std::vector<std::int32_t>> Tokenizer::Encode(std::string_view tex
                                                             const EncodeHelp& help) const {
   AbiPrompt prompt;
   baleen_text_error error;
-  const std::int32_t code = baleen_text_encode(
-      handle_.get(), ToSpan(text), control == ControlText::kAsTokens ? 1 : 0, prompt.out(), &error);
+  const auto encode = encodes_segments_ ? baleen_text_segments : baleen_text_encode;
+  const std::int32_t code = encode(handle_.get(), ToSpan(text),
+                                   control == ControlText::kAsTokens ? 1 : 0, prompt.out(), &error);
+  BALEEN_RETURN_IF_ERROR(ToStatus(code, error));
+  return IdsOf(prompt, text, help);
+}
+
+absl::StatusOr<std::vector<std::int32_t>> Tokenizer::EncodePiece(std::string_view piece) const {
+  AbiPrompt prompt;
+  baleen_text_error error;
+  const std::int32_t code =
+      baleen_text_encode_piece(handle_.get(), ToSpan(piece), prompt.out(), &error);
   BALEEN_RETURN_IF_ERROR(ToStatus(code, error));
   return prompt.token_ids();
+}
+
+absl::StatusOr<std::vector<std::int32_t>> Tokenizer::IdsOf(const AbiPrompt& prompt,
+                                                           std::string_view text,
+                                                           const EncodeHelp& help) const {
+  if (!encodes_segments_) return prompt.token_ids();
+  std::vector<Part> parts;
+  for (const baleen_text_segment& segment : prompt.segments()) {
+    const std::string_view piece = text.substr(segment.begin, segment.end - segment.begin);
+    parts.push_back({.text = piece, .ids = {}});
+    Part& part = parts.back();
+    if (segment.control_id >= 0) part.ids = {segment.control_id};
+    part.known =
+        segment.control_id >= 0 || (help.cache != nullptr && help.cache->Find(piece, &part.ids));
+  }
+  const auto piece_end = [this](std::string_view rest) {
+    return baleen_text_piece_end(handle_.get(), ToSpan(rest), kPieceBytesMin);
+  };
+  const auto encode = [this](std::string_view piece) { return EncodePiece(piece); };
+  BALEEN_RETURN_IF_ERROR(EncodeParts({.piece_end = piece_end, .encode = encode}, help, parts));
+  return Joined(parts);
 }
 
 absl::StatusOr<std::vector<std::int32_t>> Tokenizer::EncodePrompt(std::string_view text,

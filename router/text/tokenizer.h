@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -15,12 +14,14 @@
 #include "absl/status/statusor.h"
 #include "proto/contract/limits.h"
 #include "router/text/detokenizer.h"
-#include "router/text/encoding/prompt_cache.h"
+#include "router/text/encoding/parts.h"
 #include "router/text/reply/tool_call_parser.h"
 
 struct baleen_text_tokenizer;
 
 namespace baleen::router {
+
+class AbiPrompt;
 
 // Files larger than this are refused before they are read. DeepSeek-V3's tokenizer.json has 7.8 MB,
 // the largest public ones about 35; a configuration with a long chat template some 100 kB.
@@ -39,16 +40,6 @@ enum class ControlText : std::uint8_t {
   kAsTokens,  // one token each
 };
 
-// Calls body(0), .., body(count - 1), each once, in any threads and order; returns after the last.
-using ParallelFor =
-    std::function<void(std::size_t count, const std::function<void(std::size_t)>& body)>;
-
-// What makes encoding faster, and never changes its result. Both may be null; borrowed for a call.
-struct EncodeHelp {
-  const ParallelFor* parallel = nullptr;  // long texts are encoded in pieces
-  PromptCache* cache = nullptr;           // of this tokenizer
-};
-
 // Immutable once loaded; any number of threads may use one.
 class Tokenizer {
  public:
@@ -58,7 +49,8 @@ class Tokenizer {
                                                                const TextLimits& limits = {});
 
   // Ids of `text`, nothing added. INVALID_ARGUMENT if it is too long (TextLimits, or 100,000 white
-  // space characters in a row), not UTF-8, or, for kAsText, has all of U+FDD0 to U+FDEF.
+  // space characters in a row) or not UTF-8; for kAsText with a tokenizer of another kind than
+  // DeepSeek's also if it has all of U+FDD0 to U+FDEF.
   absl::StatusOr<std::vector<std::int32_t>> Encode(std::string_view text, ControlText control,
                                                    const EncodeHelp& help = {}) const;
 
@@ -86,7 +78,10 @@ class Tokenizer {
   const ToolTokens& tool_tokens() const { return tool_tokens_; }
   const TextLimits& limits() const { return limits_; }
 
-  // For ChatTemplate.
+  // For ChatTemplate: the ids of `text`, of which `prompt` has them or says in which segments they
+  // are found.
+  absl::StatusOr<std::vector<std::int32_t>> IdsOf(const AbiPrompt& prompt, std::string_view text,
+                                                  const EncodeHelp& help) const;
   const baleen_text_tokenizer* handle() const { return handle_.get(); }
 
  private:
@@ -97,6 +92,7 @@ class Tokenizer {
 
   Tokenizer(Handle handle, const TextLimits& limits);
   std::int32_t ControlId(std::string_view token) const;
+  absl::StatusOr<std::vector<std::int32_t>> EncodePiece(std::string_view piece) const;
 
   Handle handle_;
   TextLimits limits_;
@@ -107,6 +103,7 @@ class Tokenizer {
   std::int32_t reasoning_close_id_ = -1;
   ToolTokens tool_tokens_;
   bool adds_bos_ = false;
+  bool encodes_segments_ = false;
 };
 
 // Content of the regular file `name` in `model_dir`, at most `bytes_max`. NOT_FOUND if there is

@@ -82,6 +82,7 @@ typedef struct baleen_text_vocabulary {
   int32_t eos_id;
   uint8_t adds_bos;              // 1: a prompt not made by a chat template starts with bos_id
   uint8_t strips_leading_space;  // 1: one space at the start of decoded text is dropped
+  uint8_t encodes_segments;      // 1: texts can be encoded part by part
 } baleen_text_vocabulary;
 
 void baleen_text_tokenizer_vocabulary(const baleen_text_tokenizer* tokenizer,
@@ -91,12 +92,22 @@ void baleen_text_tokenizer_vocabulary(const baleen_text_tokenizer* tokenizer,
 // or -1.
 int32_t baleen_text_token_id(const baleen_text_tokenizer* tokenizer, baleen_text_span token);
 
-// Filled by encode (text stays null) and render; give it to baleen_text_prompt_free once.
+// A part of a text: the control token control_id, or, if that is -1, what is between two.
+typedef struct baleen_text_segment {
+  size_t begin;
+  size_t end;
+  int32_t control_id;
+} baleen_text_segment;
+
+// What encode, segments, encode_piece and render give; what they do not give is null. Goes to
+// baleen_text_prompt_free once.
 typedef struct baleen_text_prompt {
   char* text;
   size_t text_size;
   int32_t* token_ids;
   size_t token_ids_size;
+  baleen_text_segment* segments;
+  size_t segments_size;
 } baleen_text_prompt;
 
 void baleen_text_prompt_free(baleen_text_prompt* prompt);
@@ -107,6 +118,18 @@ int32_t baleen_text_encode(const baleen_text_tokenizer* tokenizer, baleen_text_s
                            uint8_t control_as_tokens, baleen_text_prompt* prompt,
                            baleen_text_error* error);
 
+// Only if encodes_segments, the same in parts: `text` is checked and cut into segments; each is a
+// token or has the ids of its pieces, which any threads may encode. A piece ends where piece_end
+// says, or with its segment.
+int32_t baleen_text_segments(const baleen_text_tokenizer* tokenizer, baleen_text_span text,
+                             uint8_t control_as_tokens, baleen_text_prompt* prompt,
+                             baleen_text_error* error);
+int32_t baleen_text_encode_piece(const baleen_text_tokenizer* tokenizer, baleen_text_span piece,
+                                 baleen_text_prompt* prompt, baleen_text_error* error);
+// Bytes of a piece at the start of `text`: at least bytes_min, or all.
+size_t baleen_text_piece_end(const baleen_text_tokenizer* tokenizer, baleen_text_span text,
+                             size_t bytes_min);
+
 // template_file: chat_template.jinja, or empty if there is none; then chat_template of config_json;
 // then DeepSeek-R1's format. The template keeps what it needs of the tokenizer alive.
 int32_t baleen_text_template_load(const baleen_text_tokenizer* tokenizer,
@@ -114,19 +137,43 @@ int32_t baleen_text_template_load(const baleen_text_tokenizer* tokenizer,
                                   baleen_text_template** chat_template, baleen_text_error* error);
 void baleen_text_template_free(baleen_text_template* chat_template);
 
+typedef struct baleen_text_template_properties {
+  uint8_t fences_arguments;  // 1: calls as R1 and V3 write them; 0: as V3.1 does
+} baleen_text_template_properties;
+
+void baleen_text_template_properties_of(const baleen_text_template* chat_template,
+                                        baleen_text_template_properties* properties);
+
+typedef struct baleen_text_tool_call {
+  baleen_text_span id;
+  baleen_text_span name;
+  baleen_text_span arguments;  // a JSON object, or empty
+} baleen_text_tool_call;
+
 typedef struct baleen_text_message {
-  baleen_text_span role;  // "system", "user", "assistant"
+  baleen_text_span role;  // "system", "user", "assistant", "tool"
   baleen_text_span content;
+  const baleen_text_tool_call* tool_calls;
+  size_t tool_calls_size;
+  baleen_text_span tool_call_id;
 } baleen_text_message;
+
+typedef struct baleen_text_tool {
+  baleen_text_span name;
+  baleen_text_span description;
+  baleen_text_span parameters;  // a JSON object, or empty
+} baleen_text_tool;
 
 typedef struct baleen_text_render_options {
   uint8_t add_generation_prompt;  // 1: end with the start of the assistant's turn
   int64_t now_unix_seconds;       // for templates that show the date, in UTC
+  const baleen_text_tool* tools;
+  size_t tools_size;
 } baleen_text_render_options;
 
-// The prompt of a conversation. Control tokens spelled out in message contents stay ordinary text,
-// except <think> and
-// </think> in those of the assistant.
+// The prompt of a conversation: its text, and token ids or, if encodes_segments, segments. Control
+// tokens spelled out in messages, calls and tools stay ordinary text, except <think> and </think>
+// in the content of the assistant. JSON may be nested 48 levels deep.
 int32_t baleen_text_render(const baleen_text_template* chat_template,
                            const baleen_text_message* messages, size_t messages_size,
                            const baleen_text_render_options* options, baleen_text_prompt* prompt,

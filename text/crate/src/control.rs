@@ -51,10 +51,9 @@ impl ControlTokens {
         Ok(result)
     }
 
-    /// A sentinel that occurs in none of `texts`. None if they use up all 32.
-    pub fn choose_sentinel<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Option<char> {
-        let used = texts.fold(self.sentinels_used, |used, text| used | sentinels_in(text));
-        let index = (!used).trailing_zeros();
+    /// A sentinel that is not among those `used` (see sentinels_in). None if they use up all 32.
+    pub fn choose_sentinel(&self, used: u32) -> Option<char> {
+        let index = (!(used | self.sentinels_used)).trailing_zeros();
         (index < SENTINEL_COUNT).then(|| char::from_u32(SENTINEL_FIRST as u32 + index)).flatten()
     }
 
@@ -80,7 +79,7 @@ impl ControlTokens {
 }
 
 /// A bit for each sentinel that occurs in `text`.
-fn sentinels_in(text: &str) -> u32 {
+pub fn sentinels_in(text: &str) -> u32 {
     // All of them are EF B7 90 .. EF B7 AF in UTF-8.
     let mut used = 0;
     for window in text.as_bytes().windows(3) {

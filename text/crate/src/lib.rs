@@ -3,10 +3,13 @@
 //!
 //! `ffi` and `grammar_ffi` are the only modules that know of C; the others are ordinary Rust and return `Result<_, TextError>`.
 
+mod byte_level;
 mod config;
 mod control;
+mod conversation;
 mod error;
 mod ffi;
+mod file;
 mod filters;
 mod grammar;
 mod grammar_ffi;

@@ -1,10 +1,11 @@
 //! Text to token ids, exactly as Hugging Face `tokenizers` does it, with control tokens recognised or not.
 
+use crate::byte_level::ByteLevel;
 use crate::config::TokenizerConfig;
-use crate::control::{is_control, ControlTokens};
+use crate::control::{is_control, sentinels_in, ControlTokens};
 use crate::error::{check_size, internal, invalid_input, invalid_model, Result};
+use crate::file::{AddedEntry, TokenizerFile};
 use crate::vocabulary::{self, Vocabulary};
-use serde::Deserialize;
 use tokenizers::{
     AddedToken, Model, ModelWrapper, OffsetReferential, OffsetType, PreTokenizedString,
     PreTokenizer, Tokenizer as HuggingFaceTokenizer,
@@ -33,6 +34,8 @@ pub enum ControlText {
 
 pub struct Tokenizer {
     inner: HuggingFaceTokenizer,
+    /// Encodes in the place of `inner`, if the tokenizer is of the kind that it knows.
+    byte_level: Option<ByteLevel>,
     pub limits: Limits,
     pub vocabulary: Vocabulary,
     pub control: ControlTokens,
@@ -66,7 +69,9 @@ impl Tokenizer {
             Ok(inner) => inner,
             Err(cause) => return invalid_model(format!("tokenizer.json: {cause}")),
         };
-        check_added_token_ids(json, &inner)?;
+        let file: TokenizerFile =
+            serde_json::from_str(json).map_err(|cause| internal("tokenizer.json", cause))?;
+        check_added_token_ids(&file.added_tokens, &inner)?;
         let unknown = check_model(inner.get_model())?.and_then(|token| inner.token_to_id(&token));
         match_control_tokens_first(&mut inner)?;
         let vocabulary = vocabulary::build(&inner)?;
@@ -87,7 +92,8 @@ impl Tokenizer {
         if adds_bos && bos.is_none() {
             return invalid_model("tokenizer_config.json: add_bos_token is set, but no bos_token");
         }
-        Ok(Self { inner, limits, vocabulary, control, unknown, bos, eos, adds_bos })
+        let byte_level = ByteLevel::of(&file, &inner, &vocabulary);
+        Ok(Self { inner, byte_level, limits, vocabulary, control, unknown, bos, eos, adds_bos })
     }
 
     pub fn token_id(&self, token: &str) -> Option<u32> {
@@ -97,17 +103,35 @@ impl Tokenizer {
     /// Ids of `text` alone: nothing is added in front or behind.
     pub fn encode(&self, text: &str, control_text: ControlText) -> Result<Vec<u32>> {
         self.check_text(text)?;
+        if let Some(byte_level) = &self.byte_level {
+            return Ok(match control_text {
+                ControlText::AsText => byte_level.encode(text),
+                ControlText::AsTokens => {
+                    byte_level.encode_segments(text, &byte_level.segments(text))
+                }
+            });
+        }
         match control_text {
             ControlText::AsTokens => self.encode_disarmed(text, None),
             ControlText::AsText => {
-                let sentinel = self.sentinel_for(std::iter::once(text))?;
+                let sentinel = self.sentinel_outside(sentinels_in(text))?;
                 self.encode_disarmed(&self.control.disarm(text, sentinel, &[]), Some(sentinel))
             }
         }
     }
 
-    pub fn sentinel_for<'a>(&self, texts: impl Iterator<Item = &'a str>) -> Result<char> {
-        match self.control.choose_sentinel(texts) {
+    /// None if the tokenizer is not of a kind whose texts can be encoded part by part.
+    pub fn parts(&self) -> Option<&ByteLevel> {
+        self.byte_level.as_ref()
+    }
+
+    pub fn require_parts(&self) -> Result<&ByteLevel> {
+        self.parts().ok_or_else(|| internal("tokenizer", "its texts have no segments"))
+    }
+
+    /// A sentinel that is not among those `used`.
+    pub fn sentinel_outside(&self, used: u32) -> Result<char> {
+        match self.control.choose_sentinel(used) {
             Some(sentinel) => Ok(sentinel),
             None => invalid_input("text has all 32 noncharacters U+FDD0 to U+FDEF, limit 31"),
         }
@@ -190,21 +214,9 @@ fn check_model(model: &ModelWrapper) -> Result<Option<String>> {
 
 /// `tokenizers` gives added tokens the next free ids, whatever ids the file says. Other ids than the file's would feed
 /// the model other tokens than it was trained with.
-fn check_added_token_ids(json: &str, tokenizer: &HuggingFaceTokenizer) -> Result<()> {
-    #[derive(Deserialize)]
-    struct File {
-        #[serde(default)]
-        added_tokens: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        id: u32,
-        content: String,
-    }
-    let file: File =
-        serde_json::from_str(json).map_err(|cause| internal("tokenizer.json", cause))?;
-    for Entry { id, content } in file.added_tokens {
-        if tokenizer.token_to_id(&content) != Some(id) {
+fn check_added_token_ids(entries: &[AddedEntry], tokenizer: &HuggingFaceTokenizer) -> Result<()> {
+    for AddedEntry { id, content } in entries {
+        if tokenizer.token_to_id(content) != Some(*id) {
             return invalid_model(format!(
                 "tokenizer.json: added token {content:?} has id {id}, which is taken or leaves a gap"
             ));

@@ -25,11 +25,22 @@ pub struct Vocabulary {
     pub flags: Vec<u8>,
     /// Text made from the first token on loses one leading space.
     pub strips_leading_space: bool,
+    /// The bytes are those of the byte-level alphabet.
+    pub is_byte_level: bool,
 }
 
 impl Vocabulary {
     pub fn is_control(&self, id: u32) -> bool {
         self.flags.get(id as usize).is_some_and(|flags| flags & CONTROL != 0)
+    }
+
+    /// Tokens that are no control tokens, with their bytes.
+    pub fn plain_tokens(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let plain = self.flags.iter().enumerate().filter(|(_, flags)| **flags & CONTROL == 0);
+        plain.map(|(id, _)| {
+            let bytes = self.offsets[id] as usize..self.offsets[id + 1] as usize;
+            (id as u32, &self.bytes[bytes])
+        })
     }
 }
 
@@ -63,6 +74,7 @@ pub fn build(tokenizer: &Tokenizer) -> Result<Vocabulary> {
         offsets: vec![0],
         flags: vec![0; end],
         strips_leading_space: decoder.strips_leading_space(),
+        is_byte_level: matches!(decoder, ByteDecoder::ByteLevel(_)),
     };
     for id in 0..end {
         if let Some((text, flags)) = tokens.get(&(id as u32)) {
@@ -182,7 +194,7 @@ fn fallback_byte(token: &str) -> Option<u8> {
 }
 
 /// GPT-2's alphabet: visible Latin-1 characters stand for themselves, the other bytes, in order, for U+0100 and on.
-fn byte_level_alphabet() -> HashMap<char, u8> {
+pub fn byte_level_alphabet() -> HashMap<char, u8> {
     let mut next_other = 0x100;
     (0..=255u8)
         .map(|byte| match byte {

@@ -71,8 +71,7 @@ absl::StatusOr<std::vector<LayerPlacement>> ReadPlacement(const std::string& pat
 absl::StatusOr<std::unique_ptr<GroupRank>> GroupRank::Join(const WorkerOptions& options,
                                                            const ModelDirectory& directory,
                                                            const StepLimits& limits,
-                                                           std::uint64_t incarnation,
-                                                           metrics::Registry& registry) {
+                                                           const GroupRankParts& parts) {
   const PlacementShape placement = ShapeOf(options, directory);
   BALEEN_RETURN_IF_ERROR(CheckPlacementShape(placement));
   AllToAllShape shape =
@@ -80,12 +79,13 @@ absl::StatusOr<std::unique_ptr<GroupRank>> GroupRank::Join(const WorkerOptions& 
   shape.wait_max = options.parallel.step_wait_max;
   BALEEN_RETURN_IF_ERROR(CheckAllToAllShape(shape));
   std::unique_ptr<GroupRank> rank(new GroupRank(options, placement, shape));
+  rank->certificates_ = parts.certificates;
   const GroupTerms terms = TermsOf(options, directory, shape);
   rank->reports_ = std::make_unique<GroupReports>(
       terms, options.rank, static_cast<std::size_t>(MoeLayersOf(directory.config())), rank->meter_,
-      registry);
+      parts.registry);
   if (options.rank == 0) BALEEN_RETURN_IF_ERROR(rank->Listen(directory, terms));
-  rank->AskIn(directory, terms, incarnation);
+  rank->AskIn(directory, terms, parts.incarnation);
   BALEEN_RETURN_IF_ERROR(rank->runtime_->Join());
   return rank;
 }
@@ -94,6 +94,7 @@ absl::Status GroupRank::Listen(const ModelDirectory& directory, const GroupTerms
   const GroupOptions& group = options_.parallel;
   GroupServiceOptions service{
       .listen = group.leader,
+      .certificates = certificates_,
       .roster = {.terms = terms,
                  .first_number =
                      static_cast<std::uint64_t>(absl::ToUnixMicros(SystemClock().Wall())),
@@ -113,6 +114,7 @@ void GroupRank::AskIn(const ModelDirectory& directory, const GroupTerms& terms,
                       std::uint64_t incarnation) {
   runtime_ = std::make_unique<GroupRuntime>(
       GroupMemberOptions{.leader = service_ ? service_->address() : options_.parallel.leader,
+                         .certificates = certificates_,
                          .terms = terms,
                          .rank = options_.rank,
                          .incarnation = incarnation,

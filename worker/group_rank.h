@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "security/certificates/certificate_store.h"
 #include "worker/engine/inbox.h"
 #include "worker/expert_parallel/exchange_meter.h"
 #include "worker/group/group_service.h"
@@ -15,6 +16,13 @@
 
 namespace baleen::worker {
 
+// Of this process.
+struct GroupRankParts {
+  std::uint64_t incarnation = 0;
+  metrics::Registry& registry;
+  std::shared_ptr<security::CertificateStore> certificates;  // of the inside; null: plaintext
+};
+
 class GroupRank {
  public:
   // Listens on rank 0, and asks the leader in. INVALID_ARGUMENT: experts that can not be placed on
@@ -22,8 +30,7 @@ class GroupRank {
   static absl::StatusOr<std::unique_ptr<GroupRank>> Join(const WorkerOptions& options,
                                                          const ModelDirectory& directory,
                                                          const StepLimits& limits,
-                                                         std::uint64_t incarnation,
-                                                         metrics::Registry& registry);
+                                                         const GroupRankParts& parts);
 
   // The share that this rank is to load. DEADLINE_EXCEEDED: the leader did not come, or names the
   // ranks that did not. CANCELLED: the process was asked to stop.
@@ -49,6 +56,7 @@ class GroupRank {
   void AskIn(const ModelDirectory& directory, const GroupTerms& terms, std::uint64_t incarnation);
 
   const WorkerOptions options_;
+  std::shared_ptr<security::CertificateStore> certificates_;
   PlacementShape placement_shape_;
   AllToAllShape shape_;
   ExchangeMeter meter_;

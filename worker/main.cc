@@ -15,6 +15,8 @@
 #include "observability/process/run.h"
 #include "observability/process/standard_streams.h"
 #include "proto/contract/ids.h"
+#include "security/grpc/channel_credentials.h"
+#include "security/transport.h"
 #include "worker/attach/attach_client.h"
 #include "worker/attach/discovery.h"
 #include "worker/cache/block_pool.h"
@@ -46,6 +48,7 @@ struct Rank {
   metrics::Registry registry;
   metrics::WorkerMetrics metrics{registry, {.version = kVersion, .component = "worker"}};
   std::unique_ptr<metrics::Page> page;
+  std::shared_ptr<security::CertificateStore> certificates;  // of the inside; null: plaintext
   std::unique_ptr<Device> device = MakeReferenceDevice();
   std::unique_ptr<DeepSeekModel> model;
   std::unique_ptr<CacheFeed> cache_feed;  // none without a prefix cache
@@ -71,7 +74,9 @@ absl::Status LoadWeights(const WorkerOptions& options, Rank& rank) {
   BALEEN_ASSIGN_OR_RETURN(std::unique_ptr<ModelDirectory> directory, ModelDirectory::Open(model));
   if (options.parallel.ranks > 1) {
     BALEEN_ASSIGN_OR_RETURN(rank.group, GroupRank::Join(options, *directory, model.limits,
-                                                        rank.incarnation, rank.registry));
+                                                        {.incarnation = rank.incarnation,
+                                                         .registry = rank.registry,
+                                                         .certificates = rank.certificates}));
     BALEEN_ASSIGN_OR_RETURN(model.shard, rank.group->AwaitShard());
   }
   model.progress = ShowLoadProgress(SystemClock());
@@ -122,15 +127,36 @@ absl::Status OpenDataPlane(const WorkerOptions& options, Rank& rank) {
   return absl::OkStatus();
 }
 
+absl::Status OpenTransport(const WorkerOptions& options, Rank& rank) {
+  const auto check = [&options](std::string_view flag, const std::string& address) {
+    return security::CheckInternal({.flag = flag,
+                                    .address = address,
+                                    .has_certificates = !options.internal.certificate.empty(),
+                                    .insecure_allowed = options.insecure_internal});
+  };
+  for (const std::string& router : options.routers) {
+    BALEEN_RETURN_IF_ERROR(check("--router", router));
+  }
+  if (!options.parallel.leader.empty()) {
+    BALEEN_RETURN_IF_ERROR(check("--group-leader", options.parallel.leader));
+  }
+  BALEEN_ASSIGN_OR_RETURN(rank.certificates,
+                          security::OpenIfGiven(options.internal, SystemClock()));
+  if (rank.certificates == nullptr) return absl::OkStatus();
+  return security::OwnIdentity(*rank.certificates->Current(), security::Role::kWorker).status();
+}
+
 absl::Status Build(const WorkerOptions& options, Rank& rank) {
   BALEEN_RETURN_IF_ERROR(CheckCpu());
+  BALEEN_RETURN_IF_ERROR(OpenTransport(options, rank));
   BALEEN_RETURN_IF_ERROR(LoadModel(options, rank));
   BALEEN_RETURN_IF_ERROR(OpenDataPlane(options, rank));
   BALEEN_ASSIGN_OR_RETURN(rank.page,
                           metrics::Page::Serve(rank.registry, options.process.metrics_listen));
   rank.discovery = std::make_unique<StaticDiscovery>(options.routers);
-  rank.attach = std::make_unique<AttachClient>(AttachOptions{}, *rank.discovery, rank.inbox,
-                                               rank.metrics, rank.cache_feed.get());
+  rank.attach = std::make_unique<AttachClient>(
+      AttachOptions{.link = {.stream = {.certificates = rank.certificates}}}, *rank.discovery,
+      rank.inbox, rank.metrics, rank.cache_feed.get());
   rank.engine = std::make_unique<Engine>(
       EngineOptions{.role = options.role,
                     .scheduler = SchedulerLimitsOf(options),

@@ -83,6 +83,18 @@ absl::Status CheckGroup(const WorkerOptions& options) {
   return absl::OkStatus();
 }
 
+void DeclareInternal(CLI::App& app, WorkerOptions& options) {
+  const auto add = [&app](const char* flag, std::string& value, const char* help) {
+    process::AddOption(app, flag, value, help)->type_name("FILE");
+  };
+  add("--internal-cert", options.internal.certificate, "Certificate for routers and ranks, PEM");
+  add("--internal-key", options.internal.key, "Its key, PEM");
+  add("--internal-ca", options.internal.authority, "Whose certificates to believe, PEM");
+  app.add_flag("--insecure-internal", options.insecure_internal,
+               "Without certificates beyond this machine, too")
+      ->envname(process::EnvironmentNameOf("--insecure-internal"));
+}
+
 void Declare(CLI::App& app, WorkerOptions& options, std::string& role, std::string& prefix_cache) {
   const auto add = [&app](const char* flag, auto& value, const char* help) {
     return process::AddOption(app, flag, value, help);
@@ -127,6 +139,7 @@ absl::StatusOr<WorkerOptions> ParseOptions(int argc, const char* const* argv) {
       static_cast<std::uint32_t>(absl::ToInt64Milliseconds(options.parallel.step_wait_max));
   Declare(app, options, role, prefix_cache);
   DeclareGroup(app, options.parallel, dispatch, step_wait_ms);
+  DeclareInternal(app, options);
   process::AddProcessOptions(app, options.process);
   BALEEN_RETURN_IF_ERROR(process::Parse(app, argc, argv, options.process));
   if (!options.process.help.empty()) return options;
@@ -139,6 +152,8 @@ absl::StatusOr<WorkerOptions> ParseOptions(int argc, const char* const* argv) {
     return absl::InvalidArgumentError(fmt::format("--router: {} addresses, the most are {}",
                                                   options.routers.size(), kRoutersMax));
   }
+  BALEEN_RETURN_IF_ERROR(
+      security::CheckCertificateFlags("--internal", options.internal, /*with_authority=*/true));
   BALEEN_RETURN_IF_ERROR(CheckGroup(options));
   return options;
 }

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "observability/process/command_line.h"
+#include "security/transport.h"
 #include "worker/engine/rules/role.h"
 
 namespace baleen::worker {
@@ -41,6 +42,9 @@ struct WorkerOptions {
 
   // Whom it talks to.
   std::vector<std::string> routers;  // host:port each
+  // What it presents to routers and ranks, and whose certificates it believes; empty: plaintext.
+  security::CertificateFiles internal;
+  bool insecure_internal = false;  // plaintext beyond this machine, too
 
   // How much it takes on.
   std::uint32_t kv_blocks = 0;          // of 64 tokens; 0 = from the memory there is

@@ -102,12 +102,13 @@ class Reader final : public nlohmann::json_sax<Json> {
     if (entries_.size() >= kKeysMax) return Fail(fmt::format("more than {} keys", kKeysMax));
     entries_.emplace_back();
     fields_.clear();
-    entry_line_ = line_;
+    entry_line_ = field_line_ = line_;
     return Enter(kEntry);
   }
 
   bool key(std::string& name) override {
     field_ = name;
+    field_line_ = line_;
     if (level_ == kTop) {
       if (name != "keys" || has_keys_) return Fail("the only field is \"keys\", once");
       return has_keys_ = true;
@@ -188,7 +189,7 @@ class Reader final : public nlohmann::json_sax<Json> {
   bool binary(binary_t&) override { return Unexpected("bytes"); }
 
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override {
-    return Fail("this is not JSON");
+    return FailAt(line_, "this is not JSON");
   }
 
  private:
@@ -199,9 +200,14 @@ class Reader final : public nlohmann::json_sax<Json> {
     return true;
   }
 
-  bool Fail(std::string_view what) {
-    if (status_.ok()) status_ = absl::InvalidArgumentError(fmt::format("line {}: {}", line_, what));
+  bool FailAt(std::size_t line, std::string_view what) {
+    if (status_.ok()) status_ = absl::InvalidArgumentError(fmt::format("line {}: {}", line, what));
     return false;
+  }
+
+  bool Fail(std::string_view what) {
+    // A number is over when what follows it is read, which may be the next line.
+    return FailAt(level_ == kEntry ? field_line_ : line_, what);
   }
 
   bool Unexpected(std::string_view what) {
@@ -258,6 +264,7 @@ class Reader final : public nlohmann::json_sax<Json> {
   bool has_keys_ = false;
   std::string field_;
   std::size_t entry_line_ = 0;
+  std::size_t field_line_ = 0;
   std::set<std::string> fields_;  // of the current key
   std::set<std::string> names_;
   std::set<KeyDigest> digests_;

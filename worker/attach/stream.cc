@@ -8,6 +8,7 @@
 #include "observability/base/log.h"
 #include "proto/contract/limits.h"
 #include "proto/contract/status.h"
+#include "security/grpc/channel_credentials.h"
 
 namespace baleen::worker {
 namespace {
@@ -19,7 +20,8 @@ constexpr int kPeerSilenceMs = 10'000;
 // often counts as abuse.
 constexpr int kKeepaliveMs = 6 * 60 * 1000;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(
+    const std::string& address, const std::shared_ptr<security::CertificateStore>& certificates) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(contract::kMessageBytesMax));
   arguments.SetMaxSendMessageSize(static_cast<int>(contract::kMessageBytesMax));
@@ -29,11 +31,19 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   // Routers are cluster neighbours: never through a web proxy of the environment.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(
+      address, security::MakeInternalChannelCredentials(certificates, security::Role::kRouter),
+      arguments);
 }
 
 absl::Status ToAbsl(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+
+std::size_t PromptLogprobsIn(const StepReport& report) {
+  std::size_t count = 0;
+  for (const PromptLogprobsOutput& output : report.prompt_logprobs) count += output.entries.size();
+  return count;
 }
 
 }  // namespace
@@ -42,7 +52,7 @@ Stream::Stream(std::string address, const StreamOptions& options, StreamParts& p
     : address_(std::move(address)), options_(options), parts_(parts) {}
 
 absl::Status Stream::Attend() {
-  stub_ = v1::Worker::NewStub(MakeChannel(address_));
+  stub_ = v1::Worker::NewStub(MakeChannel(address_, options_.certificates));
   stream_ = stub_->Attach(&context_);
   std::jthread reader;
   if (stream_->Write(wire::HelloMessage(parts_.identity))) {
@@ -74,6 +84,14 @@ bool Stream::Deliver(LinkId link, StepReport& report) {
       AbortLocked(absl::ResourceExhaustedError(
           fmt::format("the router reads too slowly: {} step reports wait for it, the limit",
                       outgoing_.size())));
+      return true;
+    }
+    outgoing_prompt_logprobs_ += PromptLogprobsIn(report);
+    if (outgoing_prompt_logprobs_ > options_.prompt_logprobs_max) {
+      AbortLocked(absl::ResourceExhaustedError(
+          fmt::format("the router reads too slowly: log-probabilities of {} prompt tokens wait for "
+                      "it, limit {}",
+                      outgoing_prompt_logprobs_, options_.prompt_logprobs_max)));
       return true;
     }
     outgoing_.push_back(std::move(report));
@@ -154,6 +172,7 @@ Stream::Next Stream::AwaitWork(StepReport& report) {
   if (!outgoing_.empty()) {
     report = std::move(outgoing_.front());
     outgoing_.pop_front();
+    outgoing_prompt_logprobs_ -= PromptLogprobsIn(report);
     return Next::kReport;
   }
   if (stopping_) return Next::kFlushed;

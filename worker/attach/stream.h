@@ -22,6 +22,7 @@
 #include "absl/time/time.h"
 #include "observability/metrics/metrics.h"
 #include "proto/baleen/v1/worker.grpc.pb.h"
+#include "security/certificates/certificate_store.h"
 #include "worker/attach/wire.h"
 #include "worker/cache/cache_feed.h"
 #include "worker/engine/inbox.h"
@@ -30,9 +31,13 @@
 namespace baleen::worker {
 
 struct StreamOptions {
+  std::shared_ptr<security::CertificateStore> certificates;  // of the inside; null: plaintext
   // Step reports that wait for a slow router: at 20 ms a step, some 20 s; of 64 tokens each, some
   // 13 MB.
   std::size_t reports_max = 1024;
+  // Prompt tokens whose log-probabilities wait in them: some 50 MB with 20 others each. More than
+  // the longest prompt has, so that only a slow router can lose its stream over one.
+  std::size_t prompt_logprobs_max = std::size_t{1} << 18;
   absl::Duration welcome_wait = absl::Seconds(5);  // from Hello to Welcome
   absl::Duration flush_wait = absl::Seconds(1);    // for the last words, at Stop
 };
@@ -102,6 +107,7 @@ class Stream {
   LinkId link_;  // 0 until Welcome
   wire::WelcomeTerms terms_;
   std::deque<StepReport> outgoing_;
+  std::size_t outgoing_prompt_logprobs_ = 0;
   bool closed_ = false;    // nothing can be written any more
   bool stopping_ = false;  // Stop was called
   absl::Status why_;       // why this side ended the stream, if it did

@@ -1,69 +1,34 @@
-// Chat and Generate: from the request message over text and dispatch to the last chunk.
+// Chat and Generate over gRPC: a generation, and the stream that its parts are written to.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
 
-#include <cstdint>
-#include <memory>
-#include <optional>
 #include <string_view>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "router/server/call.h"
-#include "router/server/request/reply.h"
-#include "router/server/request/validate.h"
+#include "router/server/generation/generation.h"
 
 namespace baleen::router {
 
-class GenerationCall final : public Call {
+class GenerationCall final : public Call, private GenerationEdge {
  public:
   GenerationCall(const CallContext& context, Method method);
 
-  void OnPrompt(absl::StatusOr<Prompt> prompt) override;
-  void OnReply(Reply reply) override;
-
  private:
-  enum class Phase : std::uint8_t {
-    kReading,     // the request message
-    kText,        // in the text pool
-    kDispatched,  // its replies come
-    kEnded,       // no reply comes any more; what is pending and the status go to the client
-  };
-
   void OnRequest(std::string_view bytes) override;
   void OnGone() override;
+  void OnReady() override;
 
-  absl::Status Accept(std::string_view bytes);
-  absl::Status Submit(Prompt prompt);
-  void TakeToken(ReplyToken token);
-  void TakeEnding(const Ending& ending);
-  void Fail(absl::Status status);
-  void SetPhase(Phase phase);
-
-  // The stream: one operation at a time.
-  void WriteNext();
+  void Finish(const absl::Status& status);
   void OnWritten(bool ok);
-
-  contract::RequestId id() const { return {parts_.router, number()}; }
-  absl::Duration Elapsed() const;
 
   const bool chat_;
   grpc::ServerAsyncWriter<grpc::ByteBuffer> writer_;
   Tag written_;
   Tag finished_;
-
-  Phase phase_ = Phase::kReading;
-  absl::Duration accepted_;
-  absl::Duration latest_token_;
-  std::optional<absl::Duration> to_first_token_;
-  Admission::Ticket ticket_;
-  const ModelText* model_ = nullptr;
-  GenerationRequest request_;
-  std::unique_ptr<ReplyBuilder> reply_;  // once dispatched
-  bool operating_ = false;               // a write or the finish is outstanding
-  std::optional<absl::Status> status_;   // of the call, once known
+  Generation generation_;
+  bool writing_ = false;  // a write or the finish is outstanding: one at a time
 };
 
 }  // namespace baleen::router

@@ -12,6 +12,7 @@
 
 #include "observability/base/status_macros.h"
 #include "router/cluster/grpc_support.h"
+#include "security/grpc/server_credentials.h"
 
 namespace baleen::router {
 namespace {
@@ -46,10 +47,11 @@ void SetLimits(const InferenceServerOptions& options, grpc::ServerBuilder& build
 
 InferenceServer::InferenceServer(const InferenceServerOptions& options, const ServerParts& parts,
                                  grpc::ServerBuilder& builder)
-    : parts_(parts), text_pool_(std::make_unique<TextPool>(options.text_pool)) {
+    : parts_(parts),
+      text_pool_(std::make_unique<TextPool>(options.text_pool)),
+      generation_parts_{.server = parts_, .text_pool = *text_pool_, .numbers = numbers_} {
   builder.RegisterService(&service_);
-  const ShardParts shard_parts{
-      .server = parts_, .service = service_, .text_pool = *text_pool_, .calls = calls_};
+  const ShardParts shard_parts{.generation = generation_parts_, .service = service_};
   for (std::size_t i = 0; i < options.client_threads; ++i) {
     shards_.push_back(
         std::make_unique<Shard>(options.shard, shard_parts, builder.AddCompletionQueue()));
@@ -60,10 +62,18 @@ absl::StatusOr<std::unique_ptr<InferenceServer>> InferenceServer::Start(
     const InferenceServerOptions& options, const ServerParts& parts) {
   EnablePlugins();
   BALEEN_ASSIGN_OR_RETURN(const std::string host, HostOf("client address", options.listen));
+  security::ServerSecurity security{.port = security::Port::kClients,
+                                    .certificates = options.certificates};
+  if (options.keys != nullptr && options.keys->required()) {
+    security.check_key = [keys = options.keys](std::string_view authorization) {
+      return keys->Authenticate(authorization).status();
+    };
+  }
+  BALEEN_ASSIGN_OR_RETURN(const auto credentials, security::MakeServerCredentials(security));
   grpc::ServerBuilder builder;
   SetLimits(options, builder);
   int port = 0;
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(options.listen, credentials, &port);
   std::unique_ptr<InferenceServer> self(new InferenceServer(options, parts, builder));
   self->server_ = builder.BuildAndStart();
   if (self->server_ == nullptr || port == 0) {

@@ -12,14 +12,18 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "router/access/key_store.h"
 #include "router/server/call.h"
+#include "router/server/generation/text_pool.h"
 #include "router/server/shard.h"
-#include "router/server/text_pool.h"
+#include "security/certificates/certificate_store.h"
 
 namespace baleen::router {
 
 struct InferenceServerOptions {
   std::string listen = "127.0.0.1:0";
+  std::shared_ptr<security::CertificateStore> certificates;  // null: plaintext
+  const KeyStore* keys = nullptr;                            // borrowed; null: everybody may call
   std::size_t client_threads = 1;
   TextPoolOptions text_pool;
   ShardOptions shard;
@@ -45,6 +49,9 @@ class InferenceServer {
 
   const std::string& address() const { return address_; }
 
+  // For another edge of the same router: one text pool, one row of request numbers.
+  const GenerationShardParts& generation_parts() const { return generation_parts_; }
+
   // What grpc.health.v1 answers, for "" and for baleen.v1.Inference. Any thread. Serving from the
   // start.
   void SetServing(bool serving);
@@ -55,10 +62,11 @@ class InferenceServer {
 
   const ServerParts parts_;
   InferenceService service_;
-  std::atomic<std::uint64_t> calls_{0};
+  std::atomic<std::uint64_t> numbers_{0};
+  std::unique_ptr<TextPool> text_pool_;
+  const GenerationShardParts generation_parts_;
   std::vector<std::unique_ptr<Shard>> shards_;
   std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<TextPool> text_pool_;
   std::string address_;
   bool stopped_ = false;
 };

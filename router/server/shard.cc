@@ -10,21 +10,13 @@ Shard::Shard(const ShardOptions& options, const ShardParts& parts,
              std::unique_ptr<grpc::ServerCompletionQueue> queue)
     : options_(options),
       loop_(std::move(queue)),
-      inbox_(options.inbox_tokens_max, [this] { loop_.Post([this] { TakeReplies(); }); }),
-      context_{.parts = parts.server,
+      generations_(options.generation, parts.generation,
+                   [this](absl::AnyInvocable<void()> work) { loop_.Post(std::move(work)); }),
+      context_{.generations = generations_,
                .service = parts.service,
                .loop = loop_,
-               .text_pool = parts.text_pool,
-               .sink = inbox_,
-               .request_wait_max = options.request_wait_max,
-               .finish_wait_max = options.finish_wait_max,
-               .next_number = [&calls = parts.calls] { return ++calls; },
-               .accept = [this](Method method) { Accept(method); },
-               .deliver_prompt =
-                   [this](std::uint64_t number, absl::StatusOr<Prompt> prompt) {
-                     const auto it = calls_.find(number);
-                     if (it != calls_.end()) it->second->OnPrompt(std::move(prompt));
-                   }} {}
+               .write_wait_max = options.write_wait_max,
+               .accept = [this](Method method) { Accept(method); }} {}
 
 Shard::~Shard() {
   if (closed_) return;
@@ -52,26 +44,17 @@ void Shard::Accept(Method method) {
     not_accepting_.push_back(method);
     return;
   }
-  std::unique_ptr<Call> call;
   if (method == Method::kChat || method == Method::kGenerate) {
-    call = std::make_unique<GenerationCall>(context_, method);
+    calls_.push_back(std::make_unique<GenerationCall>(context_, method));
   } else {
-    call = std::make_unique<UnaryCall>(context_, method);
-  }
-  const std::uint64_t number = call->number();
-  calls_.emplace(number, std::move(call));
-}
-
-void Shard::TakeReplies() {
-  for (Reply& reply : inbox_.Take()) {
-    const auto it = calls_.find(reply.id.number);
-    if (it != calls_.end()) it->second->OnReply(std::move(reply));
+    calls_.push_back(std::make_unique<UnaryCall>(context_, method));
   }
 }
 
 void Shard::Tick() {
-  for (const auto& [number, call] : calls_) call->Tick();
-  std::erase_if(calls_, [](const auto& entry) { return entry.second->over(); });
+  generations_.Tick();
+  for (const auto& call : calls_) call->Tick();
+  std::erase_if(calls_, [](const auto& call) { return call->over(); });
   for (const Method method : std::exchange(not_accepting_, {})) Accept(method);
   if (stopping_ && calls_.empty() && !closed_) {
     closed_ = true;

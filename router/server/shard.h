@@ -2,36 +2,31 @@
 // share nothing but counters.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "router/cluster/event_loop.h"
 #include "router/server/call.h"
-#include "router/server/reply_inbox.h"
+#include "router/server/generation/generation_shard.h"
 
 namespace baleen::router {
 
 struct ShardOptions {
-  absl::Duration request_wait_max = absl::Hours(1);
-  absl::Duration finish_wait_max = absl::Seconds(30);
+  GenerationOptions generation;
+  // The longest that a client may take over one message.
+  absl::Duration write_wait_max = absl::Seconds(30);
   // Calls at once, with those that are only being refused; more wait to be accepted.
   std::size_t calls_max = 16'384;
-  // Tokens that may wait for this thread; a million take it a few seconds.
-  std::size_t inbox_tokens_max = 1'000'000;
   absl::Duration tick = absl::Milliseconds(50);
 };
 
 // Borrowed; all outlive the shard.
 struct ShardParts {
-  const ServerParts& server;
+  const GenerationShardParts& generation;
   InferenceService& service;
-  TextPool& text_pool;
-  std::atomic<std::uint64_t>& calls;  // counts the calls of all shards
 };
 
 class Shard {
@@ -51,18 +46,17 @@ class Shard {
 
  private:
   void Accept(Method method);
-  void TakeReplies();
   void Tick();
 
   const ShardOptions options_;
   EventLoop loop_;
-  ReplyInbox inbox_;
+  GenerationShard generations_;
   CallContext context_;
   std::thread thread_;
 
   // On the thread only:
-  std::unordered_map<std::uint64_t, std::unique_ptr<Call>> calls_;  // by number
-  std::vector<Method> not_accepting_;                               // there are too many calls
+  std::vector<std::unique_ptr<Call>> calls_;
+  std::vector<Method> not_accepting_;  // there are too many calls
   bool stopping_ = false;
   bool closed_ = false;  // the loop
 };

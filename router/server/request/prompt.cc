@@ -3,9 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "observability/base/status_macros.h"
 #include "proto/contract/limits.h"
 #include "proto/contract/status.h"
 
@@ -27,7 +30,7 @@ absl::Status NeedsTokenizer(const ModelText& model) {
       fmt::format("model '{}' has no tokenizer.json, so it takes token_ids only", model.name));
 }
 
-absl::StatusOr<Prompt> RenderChat(const ModelText& model, const std::vector<ChatTurn>& turns,
+absl::StatusOr<Prompt> RenderChat(const ModelText& model, const Conversation& conversation,
                                   absl::Time now) {
   if (model.tokenizer == nullptr) return NeedsTokenizer(model);
   if (model.chat_template == nullptr) {
@@ -37,18 +40,29 @@ absl::StatusOr<Prompt> RenderChat(const ModelText& model, const std::vector<Chat
                                   model.name));
   }
   std::vector<ChatMessage> messages;
-  messages.reserve(turns.size());
-  for (const ChatTurn& turn : turns) messages.push_back({turn.role, turn.content});
+  messages.reserve(conversation.turns.size());
+  for (const ChatTurn& turn : conversation.turns) messages.push_back({turn.role, turn.content});
   absl::StatusOr<RenderedPrompt> rendered = model.chat_template->Render(messages, {.now = now});
   if (!rendered.ok()) return FromText(rendered.status());
   return Prompt{std::move(rendered->token_ids), rendered->opens_reasoning};
 }
 
+absl::Status CheckIds(std::string_view field, std::span<const std::int32_t> ids,
+                      const ModelIdentity& model) {
+  const auto unknown = std::ranges::find_if(ids, [&model](std::int32_t id) {
+    return id < 0 || static_cast<std::uint32_t>(id) >= model.vocabulary_size;
+  });
+  if (unknown == ids.end()) return absl::OkStatus();
+  return MakeStatus(Reason::kInvalidRequest,
+                    fmt::format("{}[{}] is {}, not 0 to {}", field, unknown - ids.begin(), *unknown,
+                                model.vocabulary_size - 1));
+}
+
 }  // namespace
 
 absl::StatusOr<Prompt> MakePrompt(const ModelText& model, PromptSource source, absl::Time now) {
-  if (const auto* turns = std::get_if<std::vector<ChatTurn>>(&source)) {
-    return RenderChat(model, *turns, now);
+  if (const auto* conversation = std::get_if<Conversation>(&source)) {
+    return RenderChat(model, *conversation, now);
   }
   if (const auto* text = std::get_if<std::string>(&source)) {
     if (model.tokenizer == nullptr) return NeedsTokenizer(model);
@@ -67,20 +81,17 @@ absl::Status CheckFit(const GenerationRequest& request, const TokenIds& ids,
                       fmt::format("the prompt has {} tokens, the context of model '{}' is {}",
                                   ids.size(), model.name, model.context_tokens));
   }
-  if (request.tokens_max && ids.size() + *request.tokens_max > model.context_tokens) {
-    return MakeStatus(
-        Reason::kPromptTooLong,
-        fmt::format("prompt of {} tokens and stop.max_tokens {} exceed the context "
-                    "of model '{}', {}",
-                    ids.size(), *request.tokens_max, model.name, model.context_tokens));
+  const std::optional<std::uint32_t>& tokens_max = request.stop.tokens_max;
+  if (tokens_max && ids.size() + *tokens_max > model.context_tokens) {
+    return MakeStatus(Reason::kPromptTooLong,
+                      fmt::format("prompt of {} tokens and stop.max_tokens {} exceed the context "
+                                  "of model '{}', {}",
+                                  ids.size(), *tokens_max, model.name, model.context_tokens));
   }
-  const auto unknown = std::ranges::find_if(ids, [&model](std::int32_t id) {
-    return id < 0 || static_cast<std::uint32_t>(id) >= model.vocabulary_size;
-  });
-  if (unknown != ids.end()) {
-    return MakeStatus(Reason::kInvalidRequest,
-                      fmt::format("token_ids[{}] is {}, not 0 to {}", unknown - ids.begin(),
-                                  *unknown, model.vocabulary_size - 1));
+  BALEEN_RETURN_IF_ERROR(CheckIds("token_ids", ids, model));
+  BALEEN_RETURN_IF_ERROR(CheckIds("stop.token_ids", request.stop.token_ids, model));
+  for (const LogitBias& bias : request.sampling.biases) {
+    BALEEN_RETURN_IF_ERROR(CheckIds("sampling.logit_bias", {&bias.token, 1}, model));
   }
   if (request.sampling.top_k > model.vocabulary_size) {
     return MakeStatus(Reason::kInvalidRequest,

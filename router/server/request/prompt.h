@@ -11,7 +11,7 @@
 #include "router/dispatch/messages.h"
 #include "router/policy/cluster_view.h"
 #include "router/server/request/models.h"
-#include "router/server/request/validate.h"
+#include "router/server/request/request.h"
 
 namespace baleen::router {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "proto/contract/status.h"
-#include "router/server/request/reply.h"
+#include "router/server/generation/choice_reply.h"
 #include "tests/router/server/router_fixture.h"
 
 namespace baleen::router {
@@ -194,7 +194,7 @@ class SlowClients : public RouterFaults, public ::testing::WithParamInterface<st
  protected:
   void StartImpatientRouter() {
     RouterTuning tuning;
-    tuning.inference.shard.finish_wait_max = absl::Milliseconds(200);
+    tuning.inference.shard.write_wait_max = absl::Milliseconds(200);
     StartRouter({}, tuning);
   }
 

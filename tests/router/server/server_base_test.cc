@@ -7,8 +7,8 @@
 #include <thread>
 #include <vector>
 
-#include "router/server/reply_inbox.h"
-#include "router/server/text_pool.h"
+#include "router/server/generation/reply_inbox.h"
+#include "router/server/generation/text_pool.h"
 
 namespace baleen::router {
 namespace {

@@ -9,10 +9,11 @@
 #include "observability/base/status_macros.h"
 #include "observability/metrics/metrics.h"
 #include "proto/contract/ids.h"
+#include "router/server/chunk.h"
+#include "router/server/generation/choice_reply.h"
 #include "router/server/request/models.h"
 #include "router/server/request/prompt.h"
-#include "router/server/request/reply.h"
-#include "router/server/request/validate.h"
+#include "router/server/request/read_request.h"
 #include "tools/cli/terminal/style.h"
 #include "worker/cache/block_pool.h"
 #include "worker/device/reference_device.h"
@@ -29,7 +30,8 @@ constexpr worker::SchedulerLimits kLimits{.sequences_max = 1};
 
 struct LocalRequest {
   worker::StartCommand start;
-  router::ReplyOptions reply;
+  router::ChoiceOptions reply;
+  router::ReplyTotals totals;
 };
 
 // The request as a router reads, checks and completes it: the same functions, so the same errors
@@ -38,7 +40,7 @@ absl::StatusOr<LocalRequest> Read(const v1::GenerateRequest& message,
                                   const router::ModelText& model, const worker::ModelInfo& info,
                                   absl::Duration within) {
   BALEEN_ASSIGN_OR_RETURN(router::GenerationRequest request,
-                          router::ReadGenerateRequest(message.SerializeAsString()));
+                          router::ParseGenerate(message.SerializeAsString()));
   BALEEN_ASSIGN_OR_RETURN(
       router::Prompt prompt,
       router::MakePrompt(model, std::move(request.prompt), SystemClock().Wall()));
@@ -47,34 +49,40 @@ absl::StatusOr<LocalRequest> Read(const v1::GenerateRequest& message,
                                  .vocabulary_size = info.vocabulary_size,
                                  .eos_token_ids = info.eos_token_ids};
   BALEEN_RETURN_IF_ERROR(router::CheckFit(request, prompt.ids, identity));
+  if (request.choices != 1) {
+    return absl::InvalidArgumentError("a model without a router makes one choice at a time");
+  }
   LocalRequest local;
-  local.reply = {.model = &model,
-                 .identity = std::move(identity),
-                 .sampling = request.sampling,
-                 .ignore_eos = request.ignore_eos,
-                 .prompt_tokens = static_cast<std::uint32_t>(prompt.ids.size())};
-  local.start = {
-      .key = {.id = {.router = 1, .number = 1}, .attempt = 1},
-      .leg = worker::Leg::kWhole,
-      .sampling = {.temperature = request.sampling.temperature,
-                   .top_k = request.sampling.top_k,
-                   .top_p = request.sampling.top_p,
-                   .seed = request.sampling.seed,
-                   .logprobs = request.sampling.logprobs},
-      .tokens_max = router::TokensMax(request.tokens_max, prompt.ids.size(), info.context_tokens),
-      .ignore_eos = request.ignore_eos,
-      .time_left = within};
+  local.reply = {.model = &model, .with_logprobs = request.sampling.logprobs >= 0};
+  if (!request.stop.ignore_eos) local.reply.end_token_ids = identity.eos_token_ids;
+  local.totals = {.prompt_tokens = static_cast<std::uint32_t>(prompt.ids.size()),
+                  .seed = request.sampling.seed};
+  local.start = {.key = {.id = {.router = 1, .number = 1}, .attempt = 1},
+                 .leg = worker::Leg::kWhole,
+                 .sampling = {.temperature = request.sampling.temperature,
+                              .top_k = request.sampling.top_k,
+                              .top_p = request.sampling.top_p,
+                              .seed = request.sampling.seed,
+                              .logprobs = request.sampling.logprobs},
+                 .tokens_max = router::TokensMax(request.stop.tokens_max, prompt.ids.size(),
+                                                 info.context_tokens),
+                 .ignore_eos = request.stop.ignore_eos,
+                 .time_left = within};
   local.start.prompt = std::move(prompt.ids);
   return local;
 }
 
-// Turns what the engine says into the chunks of a reply, by the router's own builder.
+// Turns what the engine says into the chunks of a reply, by the router's own code.
 class ReplySink final : public worker::OutputSink {
  public:
   using OnChunk = std::function<void(const v1::GenerateChunk&)>;
 
-  ReplySink(router::ReplyOptions options, const OnChunk& on_chunk)
-      : builder_(std::move(options)), on_chunk_(on_chunk), begun_(SystemClock().Monotonic()) {}
+  ReplySink(const LocalRequest& request, const OnChunk& on_chunk)
+      : model_(*request.reply.model),
+        reply_(request.reply),
+        totals_(request.totals),
+        on_chunk_(on_chunk),
+        begun_(SystemClock().Monotonic()) {}
 
   void Deliver(worker::LinkId, worker::StepReport report) override {
     for (worker::TokenOutput& output : report.tokens) OnToken(output);
@@ -86,38 +94,40 @@ class ReplySink final : public worker::OutputSink {
 
  private:
   void OnToken(worker::TokenOutput& output) {
-    if (builder_.tokens() == 0) times_.to_first_token = SystemClock().Monotonic() - begun_;
+    if (reply_.tokens() == 0) totals_.to_first_token = SystemClock().Monotonic() - begun_;
     router::ReplyToken token{.id = output.token.token};
     if (output.with_logprobs) {
       token.logprobs = {.sampled = output.token.logprob, .top = std::move(output.token.top)};
     }
-    builder_.Add(std::move(token));
-    Send();
+    reply_.Add(std::move(token));
+    router::ReplyPart part;
+    reply_.Take(part);
+    Send(std::move(part));
   }
 
   void OnEnd(const worker::EndedOutput& output) {
     ended_ = output.status;
     if (!output.status.ok()) return;
-    times_.total = SystemClock().Monotonic() - begun_;
     const bool stopped = output.reason == worker::EndReason::kStop;
-    builder_.Finish(
-        {.status = absl::OkStatus(),
-         .finish = stopped ? router::FinishReason::kStop : router::FinishReason::kLength,
-         .tokens = output.tokens},
-        times_);
-    Send();
+    reply_.Finish(stopped ? router::FinishReason::kStop : router::FinishReason::kLength);
+    totals_.completion_tokens = reply_.tokens();
+    totals_.reasoning_tokens = reply_.reasoning_tokens();
+    totals_.total = SystemClock().Monotonic() - begun_;
+    router::ReplyPart part;
+    reply_.Take(part);
+    part.totals = totals_;
+    Send(std::move(part));
   }
 
-  void Send() {
-    v1::GenerateChunk chunk;
-    BALEEN_CHECK(chunk.ParseFromString(builder_.Take()), "it was serialized a moment ago");
-    on_chunk_(chunk);
+  void Send(router::ReplyPart part) {
+    on_chunk_(router::ToGenerateChunk("", model_, std::move(part)));
   }
 
-  router::ReplyBuilder builder_;
+  const router::ModelText& model_;
+  router::ChoiceReply reply_;
+  router::ReplyTotals totals_;
   const OnChunk& on_chunk_;
   const absl::Duration begun_;
-  router::ReplyTimes times_;
   std::optional<absl::Status> ended_;
 };
 
@@ -173,7 +183,7 @@ absl::Status GenerateLocally(const LocalGeneration& generation,
           {.directory = generation.directory, .limits = worker::StepLimitsFor(kLimits)}, *device));
   BALEEN_ASSIGN_OR_RETURN(LocalRequest request,
                           Read(generation.request, *text, model->info(), generation.within));
-  ReplySink sink(std::move(request.reply), on_chunk);
+  ReplySink sink(request, on_chunk);
   return RunEngine(std::move(request.start), *model, sink);
 }
 

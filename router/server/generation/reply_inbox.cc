@@ -1,4 +1,4 @@
-#include "router/server/reply_inbox.h"
+#include "router/server/generation/reply_inbox.h"
 
 #include <utility>
 

@@ -1,4 +1,4 @@
-#include "router/server/text_pool.h"
+#include "router/server/generation/text_pool.h"
 
 #include <utility>
 

@@ -129,5 +129,26 @@ TEST(DetokenizerTest, DeltasAddUpToTheWholeText) {
   }
 }
 
+// Every token costs what its own bytes do: the text is the same, and nothing is kept that grows. A
+// detokenizer that decoded the reply again for each token would take minutes here.
+TEST(DetokenizerTest, AHundredThousandTokensAreOnePass) {
+  const TokenTable table = MakeTable();
+  constexpr int kTokens = 100'000;
+  std::mt19937 random(3);
+  std::vector<std::int32_t> ids;
+  for (int i = 0; i < kTokens; ++i) {
+    ids.push_back(static_cast<std::int32_t>(random() % static_cast<unsigned>(table.id_end())));
+  }
+  Detokenizer detokenizer(&table);
+  std::string text;
+  for (const std::int32_t id : ids) {
+    detokenizer.Push(id, &text);
+    ASSERT_LE(detokenizer.pending_bytes(), Utf8Assembler::kPendingBytesMax);
+  }
+  detokenizer.Finish(&text);
+  EXPECT_EQ(text, Detokenize(table, ids));
+  EXPECT_TRUE(IsValidUtf8(text));
+}
+
 }  // namespace
 }  // namespace baleen::router

@@ -1,10 +1,10 @@
 //! Text to token ids, exactly as Hugging Face `tokenizers` does it, with control tokens recognised or not.
 
+use crate::byte_level::file::{AddedEntry, TokenizerFile};
 use crate::byte_level::ByteLevel;
 use crate::config::TokenizerConfig;
 use crate::control::{is_control, sentinels_in, ControlTokens};
 use crate::error::{check_size, internal, invalid_input, invalid_model, Result};
-use crate::file::{AddedEntry, TokenizerFile};
 use crate::vocabulary::{self, Vocabulary};
 use tokenizers::{
     AddedToken, Model, ModelWrapper, OffsetReferential, OffsetType, PreTokenizedString,

@@ -4,13 +4,14 @@
 
 mod classes;
 mod controls;
+pub mod file;
 mod merges;
 mod words;
 
-use crate::file::TokenizerFile;
 use crate::vocabulary::{byte_level_alphabet, Vocabulary};
 use controls::Controls;
 pub use controls::Segment;
+use file::TokenizerFile;
 use merges::{Id, Merges, Scratch};
 use serde_json::json;
 use std::collections::HashMap;

@@ -40,6 +40,7 @@ enum baleen_grammar_kind {
 typedef struct baleen_grammar_limits {
   size_t source_bytes_max;
   uint32_t schema_depth_max;
+  uint32_t compile_ms_max;
   uint32_t symbols_max;
   uint64_t compile_fuel_max;
   uint64_t mask_fuel_max;

@@ -14,13 +14,14 @@ namespace baleen::text {
 namespace {
 
 constexpr std::string_view kTokenizerFile = "tokenizer.json";
-// As for the router's tokenizer: the largest public ones have about 35 MB.
-constexpr std::size_t kTokenizerFileBytesMax = std::size_t{64} << 20;
-// tokenizer.json alone says what the tokens are.
-constexpr baleen_text_limits kTokenizerLimits = {.tokenizer_json_bytes_max = kTokenizerFileBytesMax,
-                                                 .config_json_bytes_max = 0,
-                                                 .text_bytes_max = 0,
-                                                 .messages_max = 0};
+constexpr std::string_view kConfigFile = "tokenizer_config.json";
+// As for the router's tokenizer.
+constexpr baleen_text_limits kTokenizerLimits = {
+    .tokenizer_json_bytes_max = std::size_t{64} << 20,
+    .config_json_bytes_max = std::size_t{4} << 20,
+    .text_bytes_max = 0,
+    .messages_max = 0,
+};
 
 // The kinds are numbered alike on both sides.
 static_assert(static_cast<int>(GrammarKind::kJsonSchema) == BALEEN_GRAMMAR_JSON_SCHEMA);
@@ -35,11 +36,12 @@ absl::Status ToStatus(std::int32_t code, const baleen_text_error& error) {
   return absl::InternalError(message);
 }
 
-absl::StatusOr<std::string> ReadTokenizerFile(const std::string& model_dir) {
-  const std::filesystem::path path = std::filesystem::path(model_dir) / kTokenizerFile;
+absl::StatusOr<std::string> ReadModelFile(const std::string& model_dir, std::string_view name,
+                                          std::size_t bytes_max) {
+  const std::filesystem::path path = std::filesystem::path(model_dir) / name;
   std::error_code error;
   if (!std::filesystem::exists(path, error)) {
-    return absl::NotFoundError(fmt::format("{} not found in {}", kTokenizerFile, model_dir));
+    return absl::NotFoundError(fmt::format("{} not found in {}", name, model_dir));
   }
   if (!std::filesystem::is_regular_file(path, error)) {
     return absl::FailedPreconditionError(fmt::format("{}: not a regular file", path.string()));
@@ -48,9 +50,9 @@ absl::StatusOr<std::string> ReadTokenizerFile(const std::string& model_dir) {
   if (error) {
     return absl::FailedPreconditionError(fmt::format("{}: {}", path.string(), error.message()));
   }
-  if (size > kTokenizerFileBytesMax) {
+  if (size > bytes_max) {
     return absl::FailedPreconditionError(
-        fmt::format("{} is {} bytes, limit {}", path.string(), size, kTokenizerFileBytesMax));
+        fmt::format("{} is {} bytes, limit {}", path.string(), size, bytes_max));
   }
   std::string content(size, '\0');
   std::ifstream file(path, std::ios::binary);
@@ -75,12 +77,19 @@ void Vocabulary::HandleDeleter::operator()(baleen_grammar_vocabulary* handle) co
 
 absl::StatusOr<std::shared_ptr<const Vocabulary>> Vocabulary::Load(
     const std::string& model_dir, const VocabularyOptions& options) {
-  BALEEN_ASSIGN_OR_RETURN(const std::string json, ReadTokenizerFile(model_dir));
+  BALEEN_ASSIGN_OR_RETURN(
+      const std::string json,
+      ReadModelFile(model_dir, kTokenizerFile, kTokenizerLimits.tokenizer_json_bytes_max));
+  absl::StatusOr<std::string> config =
+      ReadModelFile(model_dir, kConfigFile, kTokenizerLimits.config_json_bytes_max);
+  if (absl::IsNotFound(config.status())) config = std::string();
+  BALEEN_RETURN_IF_ERROR(config.status());
   baleen_text_tokenizer* raw = nullptr;
   baleen_text_error error;
-  BALEEN_RETURN_IF_ERROR(ToStatus(
-      baleen_text_tokenizer_load(&kTokenizerLimits, {json.data(), json.size()}, {}, &raw, &error),
-      error));
+  BALEEN_RETURN_IF_ERROR(
+      ToStatus(baleen_text_tokenizer_load(&kTokenizerLimits, {json.data(), json.size()},
+                                          {config->data(), config->size()}, &raw, &error),
+               error));
   // Only its tokens are wanted.
   const std::unique_ptr<baleen_text_tokenizer, TokenizerDeleter> tokenizer(raw);
   return Create(*tokenizer, options);
@@ -110,6 +119,7 @@ absl::StatusOr<std::shared_ptr<const Grammar>> Grammar::Compile(
     const GrammarLimits& limits) {
   const baleen_grammar_limits abi_limits = {.source_bytes_max = limits.source_bytes_max,
                                             .schema_depth_max = limits.schema_depth_max,
+                                            .compile_ms_max = limits.compile_ms_max,
                                             .symbols_max = limits.symbols_max,
                                             .compile_fuel_max = limits.compile_fuel_max,
                                             .mask_fuel_max = limits.mask_fuel_max,

@@ -79,19 +79,23 @@ struct GrammarSource {
 // Any JSON object.
 GrammarSource JsonObjectGrammar();
 
-// What is more is refused. All count work or size, none time, so that what one process takes
+// What is more is refused. All but one count work or size, not time, so that what one process takes
 // another does not refuse.
 struct GrammarLimits {
   std::size_t source_bytes_max = contract::kGrammarBytesMax;
   // Of a schema: objects and arrays inside each other.
   std::uint32_t schema_depth_max = 64;
+  // A net below the others, which keep compiling under a second on a core of its own. What takes
+  // longer can not be stopped: four such at a time, then nothing is compiled until one has ended.
+  std::uint32_t compile_ms_max = 2000;
   // Symbols in all productions. A schema of 256 KiB has some 100,000.
   std::uint32_t symbols_max = 200'000;
-  // Nodes of regular expressions when a grammar is compiled: 50 for each microsecond.
-  std::uint64_t compile_fuel_max = 1'000'000;
-  // Of one mask: nodes of regular expressions (14 a microsecond) and items of the parser (20).
-  std::uint64_t mask_fuel_max = 200'000;
-  std::uint32_t mask_items_max = 50'000;
+  // Nodes of regular expressions when a grammar is compiled.
+  std::uint64_t compile_fuel_max = 200'000;
+  // Of one mask: nodes of regular expressions, and items of the parser. Both together take some 20
+  // ms at most.
+  std::uint64_t mask_fuel_max = 50'000;
+  std::uint32_t mask_items_max = 20'000;
   // Of a sequence: 1 to 2 KB each.
   std::uint32_t lexer_states_max = 50'000;
 };

@@ -2,7 +2,7 @@
 //! come next. The parser is llguidance; this module keeps it within bounds.
 
 use crate::error::{internal, invalid_input, invalid_model, Result};
-use crate::grammar_source::{parse_schema, parse_text, SourceLimits};
+use crate::grammar_source::{parse_lark, parse_schema, parse_text, SourceLimits};
 use crate::vocabulary::{CONTROL, EXISTS};
 use llguidance::api::{GrammarInit, ParserLimits, StopReason, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
@@ -10,14 +10,23 @@ use llguidance::toktrie::{
     InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv,
 };
 use llguidance::{Logger, Matcher as Inner, ParserFactory};
-use std::sync::Arc;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{mpsc, Arc};
+use std::time::Duration;
 
 /// Compiling recurses with the depth of what it compiles. Reserved, not used, for all but hostile sources; how deep
 /// those get is measured in tests/text/grammar.
 const COMPILE_STACK_BYTES: usize = 256 << 20;
 
+/// Compilations that have outlived their time and can not be stopped; while there are so many, nothing is compiled. Each
+/// ends by itself: what it does is limited by work as well.
+const OVERDUE_MAX: usize = 4;
+static OVERDUE: AtomicUsize = AtomicUsize::new(0);
+
 /// Of one message about a grammar: enough for a keyword and what is wrong with it, too little for a schema.
 const MESSAGE_CHARS_MAX: usize = 200;
+const QUOTE_CHARS_MAX: usize = 40;
 
 /// The numbers are those of `enum baleen_grammar_kind` in baleen_grammar.h.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +42,7 @@ pub enum Kind {
 pub struct Limits {
     pub source_bytes_max: usize,
     pub schema_depth_max: u32,
+    pub compile_ms_max: u32,
     pub symbols_max: u32,
     pub compile_fuel_max: u64,
     pub mask_fuel_max: u64,
@@ -64,7 +74,7 @@ impl TokenizerEnv for Environment {
 }
 
 pub struct Vocabulary {
-    factory: ParserFactory,
+    factory: Arc<ParserFactory>,
     /// Ids that a token has.
     present: SimpleVob,
     size: u32,
@@ -106,7 +116,7 @@ impl Vocabulary {
             ParserFactory::new(&environment, InferenceCapabilities::default(), &slices)
                 .map_err(|cause| internal("grammar vocabulary", cause))?;
         factory.quiet();
-        Ok(Self { factory, present, size })
+        Ok(Self { factory: Arc::new(factory), present, size })
     }
 
     pub fn size(&self) -> u32 {
@@ -141,32 +151,71 @@ impl Grammar {
                 ("regex", TopLevelGrammar::from_regex(regex))
             }
             Kind::Lark => {
-                let lark = parse_text("grammar", source, bounds)?;
+                let lark = parse_lark(source, bounds)?;
                 ("grammar", TopLevelGrammar::from_lark(lark.to_string()))
             }
         };
-        let compile = || {
-            let parser = vocabulary.factory.create_parser_from_init_ext(
+        let factory = Arc::clone(&vocabulary.factory);
+        let parser_limits = parser_limits(limits);
+        let compile = move || -> std::result::Result<Inner, String> {
+            let parser = factory.create_parser_from_init_ext(
                 GrammarInit::Serialized(grammar),
                 Logger::new(0, 0),
                 InferenceCapabilities::default(),
-                parser_limits(limits),
+                parser_limits,
             );
-            Inner::new(parser)
+            let fresh = Inner::new(parser);
+            // Also of one that nothing matches.
+            fresh
+                .deep_clone()
+                .compute_mask_or_eos()
+                .map_err(|cause| shorten(&cause.to_string()))?;
+            Ok(fresh)
         };
-        let fresh = std::thread::scope(|scope| {
-            let builder = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES);
-            match builder.spawn_scoped(scope, compile) {
-                Ok(thread) => Ok(thread.join()),
-                Err(cause) => Err(internal("thread to compile a grammar", cause)),
+        match within(Duration::from_millis(limits.compile_ms_max.into()), compile)? {
+            Ok(fresh) => Ok(Self { fresh, present: vocabulary.present.clone() }),
+            Err(message) => invalid_input(format!("{name}: {message}")),
+        }
+    }
+}
+
+/// Runs `work` on a thread of its own, with a deep stack, and gives up on it after `time`.
+fn within<T: Send + 'static>(
+    time: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    if OVERDUE.load(Ordering::SeqCst) >= OVERDUE_MAX {
+        return invalid_input("grammar: others that take too long are still being compiled");
+    }
+    // Set by whoever is first to be through with the other.
+    let over = Arc::new(AtomicBool::new(false));
+    let (sender, receiver) = mpsc::sync_channel(1);
+    let run = {
+        let over = Arc::clone(&over);
+        move || {
+            // There is room for the one outcome; a panic leaves none.
+            let _ = sender.send(catch_unwind(AssertUnwindSafe(work)).ok());
+            if over.swap(true, Ordering::SeqCst) {
+                OVERDUE.fetch_sub(1, Ordering::SeqCst);
             }
-        })?;
-        match fresh {
-            Ok(fresh) => match fresh.get_error() {
-                None => Ok(Self { fresh, present: vocabulary.present.clone() }),
-                Some(message) => invalid_input(format!("{name}: {}", shorten(&message))),
-            },
-            Err(_) => invalid_input(format!("{name}: not supported")),
+        }
+    };
+    let builder = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES);
+    builder.spawn(run).map_err(|cause| internal("thread to compile a grammar", cause))?;
+    let mut outcome = receiver.recv_timeout(time);
+    if outcome.is_err() {
+        OVERDUE.fetch_add(1, Ordering::SeqCst);
+        if over.swap(true, Ordering::SeqCst) {
+            // It was through just now.
+            OVERDUE.fetch_sub(1, Ordering::SeqCst);
+            outcome = receiver.try_recv().map_err(|_| mpsc::RecvTimeoutError::Timeout);
+        }
+    }
+    match outcome {
+        Ok(Some(outcome)) => Ok(outcome),
+        Ok(None) => invalid_input("grammar: not supported"),
+        Err(_) => {
+            invalid_input(format!("grammar: compiling takes longer than {} ms", time.as_millis()))
         }
     }
 }
@@ -183,13 +232,40 @@ fn parser_limits(limits: &Limits) -> ParserLimits {
     }
 }
 
-/// The first line of a message of llguidance, without more of the source than fits.
+/// The first line of a message of llguidance and, of a longer one, what it says at its end; no more of the source than
+/// names what is at fault.
 fn shorten(message: &str) -> String {
-    let line = message.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    if line.chars().count() <= MESSAGE_CHARS_MAX {
-        return line.to_string();
+    if message.contains(&StopReason::NoExtensionBias.to_string()) {
+        return "no token of the vocabulary can follow".to_string();
     }
-    line.chars().take(MESSAGE_CHARS_MAX).chain("...".chars()).collect()
+    let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut line = cut_quotes(lines.next().unwrap_or_default());
+    if let Some(reason) = lines.rfind(|line| line.starts_with("error:")) {
+        line.push(' ');
+        line.push_str(reason);
+    }
+    match line.char_indices().nth(MESSAGE_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
+/// What stands in double quotes, at most QUOTE_CHARS_MAX of each.
+fn cut_quotes(line: &str) -> String {
+    let mut result = String::new();
+    for (index, part) in line.split('"').enumerate() {
+        if index > 0 {
+            result.push('"');
+        }
+        match part.char_indices().nth(QUOTE_CHARS_MAX) {
+            Some((end, _)) if index % 2 == 1 => {
+                result.push_str(&part[..end]);
+                result.push_str("...");
+            }
+            _ => result.push_str(part),
+        }
+    }
+    result
 }
 
 /// One reply.
@@ -207,17 +283,13 @@ impl Matcher {
     pub fn mask(&mut self, out: &mut [u32]) -> Result<()> {
         let mut mask = match self.inner.compute_mask_or_eos() {
             Ok(mask) => mask,
-            // Only found when the mask was wanted: nothing follows.
-            Err(_) if self.inner.stop_reason() == StopReason::NoExtensionBias => {
-                return invalid_input("no token of the vocabulary continues the grammar");
-            }
             Err(cause) => {
                 return invalid_input(format!("grammar: {}", shorten(&cause.to_string())))
             }
         };
         mask.and(&self.present);
         if mask.is_zero() {
-            return invalid_input("no token of the vocabulary continues the grammar");
+            return invalid_input("grammar: no token of the vocabulary can follow");
         }
         let words = mask.as_slice();
         out.copy_from_slice(&words[..out.len()]);

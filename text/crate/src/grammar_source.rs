@@ -2,6 +2,7 @@
 
 use crate::error::{check_size, invalid_input, Result};
 use serde_json::{json, Value};
+use std::collections::HashSet;
 
 /// JSON between tokens of a reply: at most so many blanks at a time. A model that has lost its way would write them for
 /// ever; 128 indent 32 levels by four.
@@ -9,6 +10,15 @@ const WHITESPACE: &str = r"[\x20\x0A\x0D\x09]{1,128}";
 
 /// The key of a schema that changes how llguidance reads it.
 const OPTIONS_KEY: &str = "x-guidance";
+
+/// Of one object: for each the parser keeps in mind that it may be left out. Beyond some 500 it gives up in mid-reply.
+const OPTIONAL_PROPERTIES_MAX: usize = 400;
+
+/// Of all different `multipleOf` of a schema, decimal points left out, multiplied: states of the automaton that divides.
+const MULTIPLE_OF_MAX: f64 = 10_000.0;
+
+/// Where Lark grammars hold JSON schemas.
+const LARK_JSON: &str = "%json";
 
 #[derive(Clone, Copy, Debug)]
 pub struct SourceLimits {
@@ -29,6 +39,7 @@ pub fn parse_schema(source: &[u8], limits: SourceLimits) -> Result<Value> {
         Value::Bool(true) => serde_json::Map::new(),
         _ => return invalid_input("JSON schema: neither an object nor true"),
     };
+    check_schema(&Value::Object(schema.clone()))?;
     schema.insert(OPTIONS_KEY.to_string(), json!({ "whitespace_pattern": WHITESPACE }));
     Ok(Value::Object(schema))
 }
@@ -41,6 +52,67 @@ pub fn parse_text<'a>(kind: &str, source: &'a [u8], limits: SourceLimits) -> Res
         Ok(text) => Ok(text),
         Err(cause) => invalid_input(format!("{kind}: {cause}")),
     }
+}
+
+/// A Lark grammar: as parse_text, and the schemas in it as parse_schema.
+pub fn parse_lark(source: &[u8], limits: SourceLimits) -> Result<&str> {
+    let text = parse_text("grammar", source, limits)?;
+    for (position, _) in text.match_indices(LARK_JSON) {
+        let json = &text.as_bytes()[position + LARK_JSON.len()..];
+        // What does not parse is no schema: the word stands in a string or a comment, or llguidance refuses it.
+        if let Some(Ok(schema)) = serde_json::Deserializer::from_slice(json).into_iter().next() {
+            check_schema(&schema)?;
+        }
+    }
+    Ok(text)
+}
+
+/// Refuses what llguidance takes too long for. Counts more rather than less: data that looks like a schema counts too.
+fn check_schema(schema: &Value) -> Result<()> {
+    let mut multiples = Vec::new();
+    let mut todo = vec![schema];
+    while let Some(value) = todo.pop() {
+        match value {
+            Value::Array(items) => todo.extend(items),
+            Value::Object(members) => {
+                check_properties(members)?;
+                if let Some(multiple) = members.get("multipleOf").and_then(Value::as_f64) {
+                    multiples.push(without_point(multiple));
+                }
+                todo.extend(members.values());
+            }
+            _ => {}
+        }
+    }
+    multiples.sort_by(f64::total_cmp);
+    multiples.dedup();
+    if multiples.iter().product::<f64>() > MULTIPLE_OF_MAX {
+        let what = format!("JSON schema: multipleOf has more than {MULTIPLE_OF_MAX} remainders");
+        return invalid_input(what);
+    }
+    Ok(())
+}
+
+fn check_properties(members: &serde_json::Map<String, Value>) -> Result<()> {
+    let Some(properties) = members.get("properties").and_then(Value::as_object) else {
+        return Ok(());
+    };
+    let required = members.get("required").and_then(Value::as_array);
+    let required = required.into_iter().flatten().filter_map(Value::as_str);
+    let required: HashSet<&str> = required.filter(|name| properties.contains_key(*name)).collect();
+    let optional = properties.len() - required.len();
+    if optional > OPTIONAL_PROPERTIES_MAX {
+        return invalid_input(format!(
+            "JSON schema: an object has {optional} optional properties, limit {OPTIONAL_PROPERTIES_MAX}"
+        ));
+    }
+    Ok(())
+}
+
+/// 0.25 becomes 25.
+fn without_point(number: f64) -> f64 {
+    let digits: String = number.abs().to_string().chars().filter(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(f64::INFINITY)
 }
 
 fn check_bytes(source: &[u8], limits: SourceLimits) -> Result<()> {

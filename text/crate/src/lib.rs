@@ -9,7 +9,6 @@ mod control;
 mod conversation;
 mod error;
 mod ffi;
-mod file;
 mod filters;
 mod grammar;
 mod grammar_ffi;

@@ -53,8 +53,6 @@ TEST(WorkerOptions, EveryFlagArrives) {
                              "6",
                              "--step-tokens-max",
                              "7",
-                             "--prefix-cache",
-                             "off",
                              "--drain-seconds",
                              "8",
                              "--log-format",
@@ -91,7 +89,6 @@ TEST(WorkerOptions, EveryFlagArrives) {
   EXPECT_EQ(options.kv_blocks, 5u);
   EXPECT_EQ(options.sequences_max, 6u);
   EXPECT_EQ(options.step_tokens_max, 7u);
-  EXPECT_FALSE(options.prefix_cache);
   EXPECT_EQ(options.process.drain, absl::Seconds(8));
   EXPECT_EQ(options.process.log_format, log::Format::kJson);
   EXPECT_EQ(options.process.log_level, log::Level::kDebug);
@@ -106,6 +103,12 @@ TEST(WorkerOptions, EveryFlagArrives) {
   EXPECT_EQ(options.parallel.micro_batch_rows, 256u);
   EXPECT_EQ(options.parallel.join_max, absl::Seconds(20));
   EXPECT_EQ(options.parallel.step_wait_max, absl::Milliseconds(700));
+}
+
+TEST(WorkerOptions, ThePrefixCacheCanBeSwitchedOff) {
+  const auto parsed = Parse({"--model", "models/nano", "--router", "a:1", "--prefix-cache", "off"});
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_FALSE(parsed->prefix_cache);
 }
 
 TEST(WorkerOptions, RefusalsNameTheFlagInOneLine) {

@@ -17,7 +17,8 @@ constexpr std::size_t kArenaAlignment = 64;  // a cache line, and an AVX-512 reg
 BlockList::BlockList(BlockList&& other) noexcept
     : pool_(std::exchange(other.pool_, nullptr)),
       ids_(std::exchange(other.ids_, {})),
-      cached_(std::exchange(other.cached_, 0)) {}
+      cached_(std::exchange(other.cached_, 0)),
+      closed_(std::exchange(other.closed_, false)) {}
 
 BlockList& BlockList::operator=(BlockList&& other) noexcept {
   if (this != &other) {
@@ -25,6 +26,7 @@ BlockList& BlockList::operator=(BlockList&& other) noexcept {
     pool_ = std::exchange(other.pool_, nullptr);
     ids_ = std::exchange(other.ids_, {});
     cached_ = std::exchange(other.cached_, 0);
+    closed_ = std::exchange(other.closed_, false);
   }
   return *this;
 }
@@ -39,6 +41,7 @@ void BlockList::Release() {
   pool_ = nullptr;
   ids_.clear();
   cached_ = 0;
+  closed_ = false;
 }
 
 absl::StatusOr<std::unique_ptr<BlockPool>> BlockPool::Create(const Options& options) {
@@ -90,7 +93,8 @@ std::optional<BlockList> BlockPool::Reserve(std::uint32_t count, BlockChain chai
 
 std::uint32_t BlockPool::Extend(BlockList& list, BlockChain chain) {
   const std::uint32_t own = list.cached_;
-  if (own >= chain.size() || index_.At(chain[own], own) == PrefixIndex::kNone) return own;
+  if (list.closed_ || own >= chain.size() || index_.At(chain[own], own) == PrefixIndex::kNone)
+    return own;
   const std::uint32_t cached = index_.Find(chain).cached;
   if (cached <= own) return own;
   std::vector<std::uint32_t> found;
@@ -106,7 +110,8 @@ std::uint32_t BlockPool::Extend(BlockList& list, BlockChain chain) {
 
 void BlockPool::Keep(BlockList& list, BlockChain chain) {
   BALEEN_CHECK(chain.size() <= list.size(), "a chain names blocks of the list");
-  while (list.cached_ < chain.size() && KeepNext(list, chain[list.cached_])) {
+  while (!list.closed_ && list.cached_ < chain.size()) {
+    list.closed_ = !KeepNext(list, chain[list.cached_]);
   }
 }
 

@@ -54,6 +54,7 @@ class BlockList {
   BlockPool* pool_ = nullptr;
   std::vector<std::uint32_t> ids_;
   std::uint32_t cached_ = 0;
+  bool closed_ = false;  // see BlockPool::Keep
 };
 
 class BlockPool {
@@ -88,7 +89,9 @@ class BlockPool {
   std::uint32_t Extend(BlockList& list, BlockChain chain);
 
   // The list's blocks that `chain` names are complete: they enter the cache. A block that has got
-  // there from another list takes the place of this one's own, which holds the same.
+  // there from another list takes the place of this one's own, which holds the same: from then on
+  // it may be read by others. A block that cannot be cached, because its name contradicts what is
+  // or the list's beginning is forgotten, stays what it is, and so do all after it, for good.
   void Keep(BlockList& list, BlockChain chain);
 
   // The content of the list's blocks is in doubt: whatever was computed from its first block leaves

@@ -34,14 +34,16 @@ struct RunningSequence {
 };
 
 struct WaitingSequence {
-  std::uint32_t blocks_needed = 0;       // for the worst case
-  std::uint32_t prompt_tokens_left = 0;  // to compute here; 0 for a decode leg
+  // Free ones, for the worst case: those that it shares with running sequences are none.
+  std::uint32_t blocks_needed = 0;
+  // To compute here, after what the cache has of the prompt; 0 for a decode leg.
+  std::uint32_t prompt_tokens_left = 0;
 };
 
 struct Snapshot {
   std::span<const RunningSequence> running;  // oldest first
   std::span<const WaitingSequence> waiting;  // oldest first
-  std::uint32_t blocks_free = 0;
+  std::uint32_t blocks_free = 0;             // cached blocks that nobody holds are free
 };
 
 struct PrefillChunk {

@@ -251,6 +251,26 @@ TEST_F(EngineCache, HashesThatContradictThemselvesDoNotStopTheRank) {
   EXPECT_EQ(h().pool->used(), 0u);
 }
 
+// A block whose name was taken wrongly could be kept later, when the name was free again: another
+// sequence's took its place then, while it was perhaps on its way to a decode rank.
+TEST_F(EngineCache, WhatCouldNotBeKeptAtOnceIsNotKeptLater) {
+  HarnessOptions options;
+  options.engine.scheduler.prefill_tokens_max = 200;
+  Make(options);
+  const StartCommand holder = Named(1, 130, /*salt=*/2);
+  h().Push(holder);
+  h().engine.RunOnce();
+  StartCommand lying = Named(2, 300);
+  lying.block_hashes[0] = holder.block_hashes[1];
+  h().Push(lying);
+  h().engine.RunOnce();
+  EXPECT_EQ(h().pool->Find(lying.block_hashes).cached, 0u);
+  h().model.FaultSeed(holder.sampling.seed);  // which takes the name out of the cache
+  h().RunUntilIdle();
+  EXPECT_EQ(h().pool->Find(lying.block_hashes).cached, 0u);
+  Ended(lying);
+}
+
 TEST_F(EngineCache, WhatWaitsIsPendingLessWhatTheCacheHas) {
   HarnessOptions options;
   options.engine.scheduler.sequences_max = 1;
@@ -348,6 +368,8 @@ TEST(GroupCache, ABrokenEpochLeavesWhatWasCompleteBefore) {
                             .output_bytes = 2,
                             .rows_max = 1024,
                             .wait_max = absl::Seconds(30)};
+  const auto first = LoopbackGroup::Make(shape).value();
+  const auto second = LoopbackGroup::Make(shape).value();
   ManualClock clock;
   FakeModel model({.limits = StepLimitsFor({.prefill_tokens_max = 128})});
   metrics::Registry registry;
@@ -363,8 +385,6 @@ TEST(GroupCache, ABrokenEpochLeavesWhatWasCompleteBefore) {
                                                              .inbox = inbox,
                                                              .sink = sink,
                                                              .metrics = metrics});
-  const auto first = LoopbackGroup::Make(shape).value();
-  const auto second = LoopbackGroup::Make(shape).value();
   group.Form(1, first->Join(0));
   engine.RunOnce();
   ASSERT_TRUE(inbox.Push(Named(1, 300)).ok());

@@ -237,7 +237,9 @@ class Reader final : public nlohmann::json_sax<Json> {
   bool TakeTime(const std::string& text) {
     absl::Time time;
     std::string error;
-    if (text.size() > 40 || !absl::ParseTime(absl::RFC3339_full, text, &time, &error)) {
+    // It also knows words for the ends of time.
+    if (text.size() > 40 || !absl::ParseTime(absl::RFC3339_full, text, &time, &error) ||
+        time == absl::InfiniteFuture() || time == absl::InfinitePast()) {
       return Fail("\"expires\" is not a time like 2027-01-31T00:00:00Z");
     }
     entries_.back().expires = time;

@@ -15,8 +15,8 @@ for target in build/fuzz/fuzz/*_fuzz; do
   name=$(basename "$target")
   subject=${name%_fuzz}
   mkdir -p "build/fuzz/corpus/$subject"
-  dictionary=tests/fuzz/$name.dict
-  [ -f "$dictionary" ] && dictionary=-dict=$dictionary || dictionary=
+  dictionary=$(find tests/fuzz -name "$name.dict")
+  [ -n "$dictionary" ] && dictionary=-dict=$dictionary || dictionary=
   echo "== $name: $seconds seconds"
   # 64 kB is more than any file of the corpus; the size limits themselves have unit tests.
   "$target" -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \

@@ -91,6 +91,7 @@ TEST(KeyFile, RefusesWhatItDoesNotKnow) {
   EXPECT_THAT(with(R"(, "models": [""])"), HasSubstr("0 bytes"));
   EXPECT_THAT(with(R"(, "models": {})"), HasSubstr("can not be an object"));
   EXPECT_THAT(with(R"(, "expires": "tomorrow")"), HasSubstr("not a time like"));
+  EXPECT_THAT(with(R"(, "expires": "infinite-future")"), HasSubstr("not a time like"));
   EXPECT_THAT(with(R"(, "expires": 5)"), HasSubstr("can not be a number"));
   for (const char* text : {"", "[]", "5", "null", "{}", "{\"keys\": {}}", "{\"keys\": [5]}",
                            "{\"keys\": [], \"keys\": []}", "{\"other\": 1}", "{\"keys\": []} {}",

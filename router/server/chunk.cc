@@ -95,6 +95,13 @@ v1::ChatChunk ToChatChunk(const std::string& request_id, const ModelText& model,
   v1::ChatChunk chunk;
   FillCommon(request_id, model, part, chunk);
   chunk.set_reasoning_delta(std::move(part.delta.reasoning));
+  for (ToolCallDelta& call : part.delta.tool_calls) {
+    v1::ToolCallDelta& out = *chunk.add_tool_calls();
+    out.set_index(call.index);
+    out.set_id(std::move(call.id));
+    out.set_name(std::move(call.name));
+    out.set_arguments_delta(std::move(call.arguments));
+  }
   chunk.mutable_prompt_token_ids()->Add(part.prompt_token_ids.begin(), part.prompt_token_ids.end());
   return chunk;
 }

@@ -1,6 +1,8 @@
 #include "router/server/generation_call.h"
 
 #include <chrono>
+#include <string>
+#include <string_view>
 #include <utility>
 
 #include "proto/contract/status.h"
@@ -16,6 +18,12 @@ absl::Duration TimeLeft(const grpc::ServerContext& context) {
   const auto deadline = context.deadline();
   if (deadline == std::chrono::system_clock::time_point::max()) return absl::InfiniteDuration();
   return absl::FromChrono(deadline - std::chrono::system_clock::now());
+}
+
+std::string_view Metadata(const grpc::ServerContext& context, const char* key) {
+  const auto it = context.client_metadata().find(key);
+  if (it == context.client_metadata().end()) return {};
+  return {it->second.data(), it->second.size()};
 }
 
 }  // namespace
@@ -42,7 +50,10 @@ GenerationCall::GenerationCall(const CallContext& context, Method method)
 void GenerationCall::OnRequest(std::string_view bytes) {
   generation_.Begin(
       chat_ ? ParseChat(bytes) : ParseGenerate(bytes),
-      {.bytes = bytes.size(), .deadline = parts_.clock.Monotonic() + TimeLeft(server_context())});
+      {.bytes = bytes.size(),
+       .deadline = parts_.clock.Monotonic() + TimeLeft(server_context()),
+       .caller = parts_.access.keys->Authenticate(Metadata(server_context(), "authorization")),
+       .explain = Metadata(server_context(), "baleen-debug") == "route"});
 }
 
 void GenerationCall::OnGone() {
@@ -62,6 +73,7 @@ void GenerationCall::OnReady() {
   if (!generation_.ready()) return;
   ReplyPart part = generation_.Take();
   const bool last = part.totals.has_value();
+  if (last) AddRoute();
   const std::string chunk = SerializeChunk(chat_, generation_, std::move(part));
   writing_ = true;
   BeginWrite();
@@ -74,9 +86,15 @@ void GenerationCall::OnReady() {
 
 void GenerationCall::Finish(const absl::Status& status) {
   AddRetryHint(generation_.retry_after());
+  AddRoute();
   writing_ = true;
   BeginWrite();
   writer_.Finish(ToGrpc(status), &finished_);
+}
+
+void GenerationCall::AddRoute() {
+  if (generation_.route_text().empty()) return;
+  server_context().AddTrailingMetadata("baleen-route", generation_.route_text());
 }
 
 void GenerationCall::OnWritten(bool ok) {

@@ -21,6 +21,7 @@ class GenerationCall final : public Call, private GenerationEdge {
   void OnReady() override;
 
   void Finish(const absl::Status& status);
+  void AddRoute();
   void OnWritten(bool ok);
 
   const bool chat_;

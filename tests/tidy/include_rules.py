@@ -74,7 +74,7 @@ MAY_INCLUDE = {
     "router/cluster": L0 + ["router/policy", "router/dispatch"],
     "router/server": L0 + ["router/access", "router/policy", "router/admission", "router/dispatch", "router/cluster",
                            "router/text"],
-    "router/server/generation": L0 + ["router/policy", "router/admission", "router/dispatch",
+    "router/server/generation": L0 + ["router/access", "router/policy", "router/admission", "router/dispatch",
                                       "router/text", "router/server/request"],
     "router/server/http": ["observability/base"],
     "router/server/http/message": ["observability/base"],
@@ -85,7 +85,7 @@ MAY_INCLUDE = {
                                    "router/server/openai"],
     "router/server/openai/edge": L0 + ["router/server", "router/text", "router/dispatch",
                                        "router/policy"],
-    "router/server/request": L0 + ["router/access", "router/policy", "router/dispatch", "router/cluster", "router/text"],
+    "router/server/request": L0 + ["text/grammar", "router/access", "router/policy", "router/dispatch", "router/cluster", "router/text"],
     "router": L0 + ["router"],  # main.cc wires
     "tools/cli": L0,
     "tools/cli/cluster": ["observability/base"],
@@ -98,6 +98,7 @@ MAY_INCLUDE = {
                                  "tools/cli/terminal", "tools/cli/cluster"],
     # generate --model: a request in one process, read as a router reads it and run as a worker runs it.
     "tools/cli/session": L0 + ["worker", "router/text", "router/server", "router/policy", "tools/cli"],
+    "tools/cli/access": L0 + ["router/access", "tools/cli"],
     "tools/cli/commands": L0 + ["worker", "router/access", "tools/cli"],
 }
 

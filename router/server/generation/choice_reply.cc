@@ -19,10 +19,15 @@ ReplyStream StreamOf(const ChoiceOptions& options) {
   if (tokenizer == nullptr) {
     return ReplyStream(&TableOf(*options.model), {.splits_reasoning = false});
   }
-  return ReplyStream(&tokenizer->table(), {.splits_reasoning = options.splits_reasoning,
-                                           .starts_inside = options.opens_reasoning,
-                                           .open_id = tokenizer->reasoning_open_id(),
-                                           .close_id = tokenizer->reasoning_close_id()});
+  ReplyStream::Options stream{.splits_reasoning = options.splits_reasoning,
+                              .starts_inside = options.opens_reasoning,
+                              .open_id = tokenizer->reasoning_open_id(),
+                              .close_id = tokenizer->reasoning_close_id(),
+                              .stop_texts = options.stop_texts,
+                              .min_tokens = options.tokens_min};
+  if (options.finds_tool_calls) stream.tool_tokens = tokenizer->tool_tokens();
+  if (options.single_tool_call) stream.tool_calls_max = 1;
+  return ReplyStream(&tokenizer->table(), std::move(stream));
 }
 
 }  // namespace
@@ -46,18 +51,29 @@ bool ChoiceReply::Add(ReplyToken token) {
   }
   const bool ends = std::ranges::find(end_token_ids_, token.id) != end_token_ids_.end();
   if (!ends) stream_.Push({&token.id, 1}, &delta_);
-  return false;
+  return stream_.stopped();
 }
 
 void ChoiceReply::Finish(FinishReason reason) {
   stream_.Finish(&delta_);
-  finish_ = reason == FinishReason::kStop ? ChoiceFinish::kStop : ChoiceFinish::kLength;
+  if (reason == FinishReason::kLength) {
+    finish_ = ChoiceFinish::kLength;
+  } else {
+    finish_ = stream_.tool_calls() > 0 ? ChoiceFinish::kToolCalls : ChoiceFinish::kStop;
+  }
 }
 
 bool ChoiceReply::full() const {
   return token_ids_.size() >= kPendingTokensMax ||
-         delta_.reasoning.size() + delta_.content.size() + logprob_text_bytes_ >=
-             kPendingTextBytesMax;
+         TextBytes() + logprob_text_bytes_ >= kPendingTextBytesMax;
+}
+
+std::size_t ChoiceReply::TextBytes() const {
+  std::size_t bytes = delta_.reasoning.size() + delta_.content.size();
+  for (const ToolCallDelta& call : delta_.tool_calls) {
+    bytes += sizeof(call) + call.name.size() + call.arguments.size();
+  }
+  return bytes;
 }
 
 void ChoiceReply::Take(ReplyPart& part) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -33,6 +34,10 @@ struct ChoiceOptions {
   const ModelText* model = nullptr;         // borrowed
   std::vector<std::int32_t> end_token_ids;  // that have no text where they end the reply
   bool with_logprobs = false;
+  bool finds_tool_calls = false;
+  bool single_tool_call = false;
+  std::shared_ptr<const StopTexts> stop_texts;  // null: none
+  std::uint32_t tokens_min = 0;                 // no text ends the reply before
 };
 
 class ChoiceReply {
@@ -57,6 +62,8 @@ class ChoiceReply {
   void Take(ReplyPart& part);
 
  private:
+  std::size_t TextBytes() const;
+
   const std::vector<std::int32_t> end_token_ids_;
   const bool with_logprobs_;
   const TokenTable& table_;

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <utility>
 
 #include "observability/base/log.h"
@@ -40,20 +42,36 @@ void Generation::Begin(absl::StatusOr<GenerationRequest> request, const RequestO
 }
 
 absl::Status Generation::Accept(GenerationRequest request, const RequestOrigin& origin) {
+  BALEEN_ASSIGN_OR_RETURN(caller_, origin.caller);
+  if (caller_ == nullptr) caller_ = std::make_shared<const Caller>();
   request_ = std::move(request);
+  request_.priority = std::min(request_.priority, caller_->priority_max);
+  explain_ = origin.explain;
   deadline_ = std::min(origin.deadline, accepted_ + shard_.options().request_wait_max);
   BALEEN_ASSIGN_OR_RETURN(model_, parts_.models.Find(request_.model));
-  BALEEN_ASSIGN_OR_RETURN(ticket_, parts_.admission.Admit(origin.bytes));
+  if (!caller_->MayUse(model_->name)) {
+    return MakeStatus(Reason::kPermissionDenied,
+                      fmt::format("this key may not use model '{}'", model_->name));
+  }
+  BALEEN_ASSIGN_OR_RETURN(ticket_, parts_.admission.Admit({.bytes = origin.bytes,
+                                                           .tenant = caller_->tenant,
+                                                           .priority = request_.priority}));
   // Without workers there is no answer, however the text comes out.
   BALEEN_ASSIGN_OR_RETURN(identity_, IdentityOf(*parts_.view(), model_->name));
-  if (auto* ids = std::get_if<TokenIds>(&request_.prompt)) {
-    return Submit({.ids = std::move(*ids)});
-  }
+  return AskForPrompt();
+}
+
+absl::Status Generation::AskForPrompt() {
   SetPhase(Phase::kText);
+  PromptWish wish{.source = std::move(request_.prompt),
+                  .format = request_.format,
+                  .echo = request_.echo,
+                  .tenant_salt = parts_.access.salts.Of(caller_->tenant),
+                  .model_digest = identity_.digest};
   const bool taken = shard_.SubmitText(
       number_, gone_,
-      [model = model_, source = std::move(request_.prompt), now = parts_.clock.Wall()]() mutable {
-        return MakePrompt(*model, std::move(source), now);
+      [model = model_, wish = std::move(wish), now = parts_.clock.Wall()]() mutable {
+        return MakePrompt(*model, std::move(wish), now);
       });
   if (taken) return absl::OkStatus();
   return MakeStatus(Reason::kQueueFull, "too many texts wait to be tokenized");
@@ -61,48 +79,93 @@ absl::Status Generation::Accept(GenerationRequest request, const RequestOrigin& 
 
 void Generation::OnPrompt(absl::StatusOr<Prompt> prompt) {
   if (phase_ != Phase::kText) return;
-  absl::Status status = prompt.ok() ? Submit(*std::move(prompt)) : std::move(prompt).status();
-  if (!status.ok()) Fail(std::move(status));
+  const absl::Status status = prompt.ok() ? Submit(*std::move(prompt)) : prompt.status();
+  if (!status.ok()) Fail(status);
 }
 
 absl::Status Generation::Submit(Prompt prompt) {
   // Workers may have come and gone meanwhile.
   BALEEN_ASSIGN_OR_RETURN(identity_, IdentityOf(*parts_.view(), model_->name));
   BALEEN_RETURN_IF_ERROR(CheckFit(request_, prompt.ids, identity_));
-  MakeChoices(prompt);
+  BALEEN_RETURN_IF_ERROR(MakeChoices(prompt));
   totals_.prompt_tokens = static_cast<std::uint32_t>(prompt.ids.size());
   totals_.seed = request_.sampling.seed;
-  if (request_.return_prompt_token_ids) prompt_token_ids_ = prompt.ids;
-  Request request{.model = model_->name,
-                  .sampling = request_.sampling,
-                  .tokens_max = TokensMax(request_.stop.tokens_max, prompt.ids.size(),
-                                          identity_.context_tokens),
-                  .ignore_eos = request_.stop.ignore_eos,
-                  .deadline = deadline_,
-                  .sink = &shard_.sink()};
-  request.prompt = std::make_shared<const TokenIds>(std::move(prompt.ids));
-  parts_.metrics.prompt_tokens_total.Add(static_cast<double>(request.prompt->size()));
+  prompt_text_ = std::move(prompt.text);
+  Request request = RequestFor(std::move(prompt));
+  BALEEN_RETURN_IF_ERROR(Charge(totals_.prompt_tokens, request.tokens_max));
+  prompt_ = request.prompt;
+  parts_.metrics.prompt_tokens_total.Add(totals_.prompt_tokens);
   SetPhase(Phase::kDispatched);
   running_ = choices_.size();
   for (std::uint32_t i = 0; i < choices_.size(); ++i) {
     Request choice = request;
     choice.id = IdOf(i);
     choice.sampling.seed += i;
+    if (i > 0) {
+      choice.prompt_logprobs.reset();
+      choice.explain = false;
+    }
     parts_.port.Submit(std::move(choice));
   }
   return absl::OkStatus();
 }
 
-void Generation::MakeChoices(const Prompt& prompt) {
+Request Generation::RequestFor(Prompt prompt) const {
+  Request request{.model = model_->name,
+                  .sampling = request_.sampling,
+                  .tokens_max = TokensMax(request_.stop.tokens_max, prompt.ids.size(),
+                                          identity_.context_tokens),
+                  .ignore_eos = request_.stop.ignore_eos,
+                  .stop_token_ids = request_.stop.token_ids,
+                  .prompt_logprobs = request_.prompt_logprobs,
+                  .grammar = std::move(prompt.grammar),
+                  .block_hashes = std::move(prompt.block_hashes),
+                  .tenant = caller_->tenant,
+                  .priority = request_.priority,
+                  .explain = explain_,
+                  .deadline = deadline_,
+                  .sink = &shard_.sink()};
+  request.tokens_min = std::min(request_.stop.tokens_min, request.tokens_max);
+  request.prompt = std::make_shared<const TokenIds>(std::move(prompt.ids));
+  return request;
+}
+
+absl::Status Generation::Charge(std::uint32_t prompt_tokens, std::uint32_t tokens_max) {
+  const std::uint64_t tokens = prompt_tokens + std::uint64_t{tokens_max} * request_.choices;
+  const std::optional<absl::Duration> wait = parts_.access.budget.Charge(*caller_, tokens);
+  if (!wait) {
+    charged_ = tokens;
+    return absl::OkStatus();
+  }
+  retry_after_ = *wait;
+  return MakeStatus(Reason::kRateLimited,
+                    fmt::format("{} tokens of prompt and reply are more than what is left of this "
+                                "tenant's {} a minute",
+                                tokens, caller_->tokens_per_minute));
+}
+
+absl::Status Generation::MakeChoices(const Prompt& prompt) {
   ChoiceOptions options{.splits_reasoning = request_.chat_reply,
                         .opens_reasoning = prompt.opens_reasoning,
                         .model = model_,
-                        .with_logprobs = request_.sampling.logprobs >= 0};
+                        .with_logprobs = request_.sampling.logprobs >= 0,
+                        .finds_tool_calls = request_.tool_mode != ToolMode::kNone,
+                        .single_tool_call = request_.single_tool_call,
+                        .tokens_min = request_.stop.tokens_min};
   if (!request_.stop.ignore_eos) options.end_token_ids = identity_.eos_token_ids;
   options.end_token_ids.insert(options.end_token_ids.end(), request_.stop.token_ids.begin(),
                                request_.stop.token_ids.end());
+  auto stop_texts = StopTexts::Make(request_.stop.texts);
+  if (!stop_texts.ok()) {
+    return MakeStatus(Reason::kInvalidRequest, std::string(stop_texts.status().message()));
+  }
+  if (*stop_texts != nullptr && model_->tokenizer == nullptr) {
+    return MakeStatus(Reason::kInvalidRequest, "stop.text: the model has no tokenizer");
+  }
+  options.stop_texts = *std::move(stop_texts);
   choices_.reserve(request_.choices);
   for (std::uint32_t i = 0; i < request_.choices; ++i) choices_.emplace_back(options);
+  return absl::OkStatus();
 }
 
 // --- From dispatch ---
@@ -112,8 +175,18 @@ void Generation::OnReply(Reply reply) {
   const auto choice = static_cast<std::uint32_t>(reply.id.number - number_);
   if (auto* token = std::get_if<ReplyToken>(&reply.body)) {
     TakeToken(choice, std::move(*token));
+  } else if (const auto* ending = std::get_if<Ending>(&reply.body)) {
+    TakeEnding(choice, *ending);
+  } else if (auto* logprobs = std::get_if<router::PromptLogprobs>(&reply.body)) {
+    TakePromptLogprobs(std::move(*logprobs));
   } else {
-    TakeEnding(choice, std::get<Ending>(reply.body));
+    route_text_ = std::move(std::get<RouteText>(reply.body).text);
+  }
+}
+
+void Generation::TakePromptLogprobs(router::PromptLogprobs logprobs) {
+  for (std::size_t i = 0; i < logprobs.entries.size(); ++i) {
+    prompt_logprobs_.push_back({(*prompt_)[logprobs.first + i], std::move(logprobs.entries[i])});
   }
 }
 
@@ -149,6 +222,7 @@ void Generation::TakeEnding(std::uint32_t index, const Ending& ending) {
   choice.running = false;
   --running_;
   if (!ending.status.ok() && !choice.text_ended) {
+    retry_after_ = ending.retry_after;
     Fail(ending.status);
     return;
   }
@@ -158,12 +232,13 @@ void Generation::TakeEnding(std::uint32_t index, const Ending& ending) {
     totals_.decode_worker = ending.decode_worker;
   }
   totals_.kv_transfer_bytes += ending.kv_transfer_bytes;
+  totals_.cached_tokens = std::max(totals_.cached_tokens, ending.cached_tokens);
   if (running_ == 0) Finish();
 }
 
 void Generation::Finish() {
+  totals_.completion_tokens = CompletionTokens();
   for (const Choice& choice : choices_) {
-    totals_.completion_tokens += choice.reply.tokens();
     totals_.reasoning_tokens += choice.reply.reasoning_tokens();
   }
   totals_.total = Now() - accepted_;
@@ -182,7 +257,9 @@ void Generation::Fail(const absl::Status& status) {
   SetPhase(Phase::kEnded);
   Count(*status_);
   const Reason reason = *contract::ReasonOf(*status_);
-  if (reason == Reason::kQueueFull) retry_after_ = parts_.admission.RetryAfter();
+  if (reason == Reason::kQueueFull && retry_after_ == absl::ZeroDuration()) {
+    retry_after_ = parts_.admission.RetryAfter();
+  }
   if (reason == Reason::kInternal) {
     log::Error("request failed",
                {{"request", request_id_}, {"error", std::string(status_->message())}});
@@ -212,7 +289,13 @@ void Generation::CancelRunning() {
 void Generation::SetPhase(Phase phase) {
   if (phase_ == Phase::kText) parts_.metrics.requests_waiting.Add(-1);
   if (phase == Phase::kText) parts_.metrics.requests_waiting.Add(1);
-  if (phase == Phase::kEnded) gone_->store(true);
+  if (phase == Phase::kEnded) {
+    gone_->store(true);
+    if (charged_ > 0) {
+      const std::uint64_t used = totals_.prompt_tokens + std::uint64_t{CompletionTokens()};
+      parts_.access.budget.Refund(*caller_, charged_ - std::min(used, charged_));
+    }
+  }
   phase_ = phase;
 }
 
@@ -225,8 +308,15 @@ void Generation::Count(const absl::Status& status) {
 
 // --- To the client ---
 
+std::uint32_t Generation::CompletionTokens() const {
+  std::uint32_t tokens = 0;
+  for (const Choice& choice : choices_) tokens += choice.reply.tokens();
+  return tokens;
+}
+
 bool Generation::has_pending() const {
-  return std::ranges::any_of(choices_, [](const Choice& c) { return c.reply.pending(); }) ||
+  return !prompt_logprobs_.empty() ||
+         std::ranges::any_of(choices_, [](const Choice& c) { return c.reply.pending(); }) ||
          (status_ && status_->ok() && !totals_taken_);
 }
 
@@ -252,24 +342,45 @@ bool Generation::ready() const {
 
 ReplyPart Generation::Take() {
   ReplyPart part;
+  if (std::exchange(first_part_, false)) {
+    if (request_.return_prompt_token_ids) part.prompt_token_ids = *prompt_;
+    part.prompt_text = std::move(prompt_text_);
+  }
+  if (!prompt_logprobs_.empty()) {
+    TakePendingPrompt(part);
+    return part;
+  }
   const auto count = static_cast<std::uint32_t>(choices_.size());
   for (std::uint32_t i = 0; i < count; ++i) {
     const std::uint32_t index = (next_choice_ + i) % count;
     if (!choices_[index].reply.pending()) continue;
     part.choice = index;
     choices_[index].reply.Take(part);
+    for (ToolCallDelta& call : part.delta.tool_calls) {
+      if (!call.name.empty())
+        call.id = fmt::format("call_{}_{}_{}", request_id_, index, call.index);
+    }
     next_choice_ = (index + 1) % count;
     break;
   }
-  if (std::exchange(first_part_, false)) part.prompt_token_ids = std::move(prompt_token_ids_);
   const bool more =
       std::ranges::any_of(choices_, [](const Choice& c) { return c.reply.pending(); });
-  if (!more) flush_at_ = Now() + shard_.options().flush_interval;
-  if (!more && status_ && status_->ok()) {
+  if (more) return part;
+  flush_at_ = Now() + shard_.options().flush_interval;
+  if (status_ && status_->ok()) {
     part.totals = totals_;
     totals_taken_ = true;
   }
   return part;
+}
+
+// As many as fit a message: their number is bounded by the prompt's length, which may be large.
+void Generation::TakePendingPrompt(ReplyPart& part) {
+  const std::size_t count = std::min(prompt_logprobs_.size(), contract::kPromptLogprobsPerMessage);
+  const auto end = prompt_logprobs_.begin() + static_cast<std::ptrdiff_t>(count);
+  part.prompt_logprobs.assign(std::make_move_iterator(prompt_logprobs_.begin()),
+                              std::make_move_iterator(end));
+  prompt_logprobs_.erase(prompt_logprobs_.begin(), end);
 }
 
 contract::RequestId Generation::IdOf(std::uint32_t choice) const {

@@ -30,6 +30,9 @@ struct RequestOrigin {
   std::size_t bytes = 0;  // of the message, as received
   // Monotonic; infinite: none but the server's own.
   absl::Duration deadline = absl::InfiniteDuration();
+  // Who calls; an error ends the request with it.
+  absl::StatusOr<CallerPointer> caller = CallerPointer();
+  bool explain = false;  // route_text() is wanted
 };
 
 // The edge's side of a generation. On the shard's thread.
@@ -72,6 +75,8 @@ class Generation final : public PromptTaker {
   // Set when no part comes any more but those that are pending: OK, or why the request failed. The
   // pending parts of a failed request need not be taken.
   const std::optional<absl::Status>& status() const { return status_; }
+  // Why the first choice went where it went, when that was asked for; known before its first token.
+  const std::string& route_text() const { return route_text_; }
   // When a refused client should try again; zero: no hint.
   absl::Duration retry_after() const { return retry_after_; }
 
@@ -95,8 +100,13 @@ class Generation final : public PromptTaker {
   };
 
   absl::Status Accept(GenerationRequest request, const RequestOrigin& origin);
+  absl::Status AskForPrompt();
   absl::Status Submit(Prompt prompt);
-  void MakeChoices(const Prompt& prompt);
+  absl::Status Charge(std::uint32_t prompt_tokens, std::uint32_t tokens_max);
+  absl::Status MakeChoices(const Prompt& prompt);
+  Request RequestFor(Prompt prompt) const;
+  void TakePromptLogprobs(router::PromptLogprobs logprobs);
+  void TakePendingPrompt(ReplyPart& part);
   void TakeToken(std::uint32_t choice, ReplyToken token);
   void TakeEnding(std::uint32_t choice, const Ending& ending);
   void ObserveToken();
@@ -107,6 +117,7 @@ class Generation final : public PromptTaker {
   void Count(const absl::Status& status);
   bool has_pending() const;
   contract::RequestId IdOf(std::uint32_t choice) const;
+  std::uint32_t CompletionTokens() const;
   absl::Duration Now() const;
 
   GenerationShard& shard_;
@@ -125,7 +136,13 @@ class Generation final : public PromptTaker {
   const ModelText* model_ = nullptr;
   ModelIdentity identity_;
   GenerationRequest request_;
-  TokenIds prompt_token_ids_;  // to be returned
+  CallerPointer caller_;
+  bool explain_ = false;
+  std::uint64_t charged_ = 0;                         // tokens of the caller's budget
+  std::shared_ptr<const TokenIds> prompt_;            // once dispatched
+  std::string prompt_text_;                           // to be returned
+  std::vector<PromptTokenLogprobs> prompt_logprobs_;  // pending
+  std::string route_text_;
   std::vector<Choice> choices_;
   std::size_t running_ = 0;        // choices
   std::uint32_t next_choice_ = 0;  // to look at for something to take

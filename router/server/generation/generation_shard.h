@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "observability/base/clock.h"
 #include "observability/metrics/metrics.h"
+#include "router/access/access.h"
 #include "router/admission/admission.h"
 #include "router/dispatch/links.h"
 #include "router/policy/cluster_view.h"
@@ -39,6 +40,7 @@ struct ServerParts {
   const Clock& clock;
   const Models& models;
   Admission& admission;
+  Access& access;
   RequestPort& port;
   std::function<std::shared_ptr<const ClusterView>()> view;  // any thread
   metrics::RouterMetrics& metrics;

@@ -1,5 +1,6 @@
 #include "router/server/generation/reply_inbox.h"
 
+#include <iterator>
 #include <utility>
 
 namespace baleen::router {
@@ -8,24 +9,40 @@ ReplyInbox::ReplyInbox(std::size_t tokens_max, absl::AnyInvocable<void()> wake)
     : tokens_max_(tokens_max), wake_(std::move(wake)) {}
 
 bool ReplyInbox::Token(contract::RequestId id, ReplyToken token) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (waiting_.size() >= tokens_max_) return false;
-  }
-  // Only the dispatch thread adds: the inbox has not grown meanwhile.
-  Push({id, std::move(token)});
+  if (full()) return false;
+  filling_.push_back({id, std::move(token)});
   return true;
 }
 
-void ReplyInbox::End(contract::RequestId id, Ending ending) { Push({id, std::move(ending)}); }
+bool ReplyInbox::PromptLogprobs(contract::RequestId id, router::PromptLogprobs logprobs) {
+  if (full()) return false;
+  filling_.push_back({id, std::move(logprobs)});
+  return true;
+}
 
-void ReplyInbox::Push(Reply reply) {
+void ReplyInbox::End(contract::RequestId id, Ending ending) {
+  filling_.push_back({id, std::move(ending)});
+}
+
+void ReplyInbox::Routed(contract::RequestId id, std::string explanation) {
+  filling_.push_back({id, RouteText{std::move(explanation)}});
+}
+
+void ReplyInbox::Flush() {
+  if (filling_.empty()) return;
   bool was_empty = false;
   {
     const std::lock_guard lock(mutex_);
     was_empty = waiting_.empty();
-    waiting_.push_back(std::move(reply));
+    if (was_empty) {
+      waiting_.swap(filling_);
+    } else {
+      waiting_.insert(waiting_.end(), std::make_move_iterator(filling_.begin()),
+                      std::make_move_iterator(filling_.end()));
+    }
+    waiting_before_ = waiting_.size();
   }
+  filling_.clear();
   if (was_empty) wake_();
 }
 

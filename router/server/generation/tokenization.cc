@@ -35,7 +35,7 @@ absl::Status Tokenization::Start(TokenizationRequest request, std::size_t bytes)
   const bool taken = shard_.SubmitText(
       number_, gone_,
       [model, source = std::move(request.prompt), now = parts.clock.Wall()]() mutable {
-        return MakePrompt(*model, std::move(source), now);
+        return MakePrompt(*model, {.source = std::move(source)}, now);
       });
   if (taken) return absl::OkStatus();
   return MakeStatus(Reason::kQueueFull, "too many texts wait to be tokenized");

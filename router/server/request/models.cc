@@ -52,6 +52,8 @@ absl::StatusOr<ModelText> LoadModelText(std::string name, const std::string& dir
     return absl::NotFoundError("neither config.json nor tokenizer.json in it: it holds no model");
   }
   BALEEN_ASSIGN_OR_RETURN(model.tokenizer, std::move(tokenizer));
+  model.grammars = std::make_shared<const ModelGrammars>(model.tokenizer);
+  model.prompt_cache = std::make_shared<PromptCache>(kPromptCacheBytesMax);
   auto chat_template = ChatTemplate::Load(directory, model.tokenizer);
   if (absl::IsNotFound(chat_template.status())) return model;
   BALEEN_ASSIGN_OR_RETURN(model.chat_template, std::move(chat_template));

@@ -9,10 +9,15 @@
 
 #include "absl/status/statusor.h"
 #include "router/cluster/registry.h"
+#include "router/server/request/grammars.h"
 #include "router/text/chat_template.h"
+#include "router/text/encoding/prompt_cache.h"
 #include "router/text/tokenizer.h"
 
 namespace baleen::router {
+
+// Of the prompts of one model: a hundred conversations of full length.
+inline constexpr std::size_t kPromptCacheBytesMax = std::size_t{64} << 20;
 
 struct ModelText {
   std::string name;
@@ -20,6 +25,9 @@ struct ModelText {
   std::shared_ptr<const Tokenizer> tokenizer;
   // Null without a template, as for base models: it continues texts, but takes no conversations.
   std::shared_ptr<const ChatTemplate> chat_template;
+  // Null without a tokenizer, as is the cache.
+  std::shared_ptr<const ModelGrammars> grammars;
+  std::shared_ptr<PromptCache> prompt_cache;
 };
 
 // Immutable once loaded.

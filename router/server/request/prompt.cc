@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "observability/base/status_macros.h"
+#include "proto/contract/block_hash.h"
 #include "proto/contract/limits.h"
 #include "proto/contract/status.h"
 
@@ -39,12 +40,58 @@ absl::StatusOr<Prompt> RenderChat(const ModelText& model, const Conversation& co
                                   "use Generate",
                                   model.name));
   }
+  std::vector<std::vector<ChatToolCall>> calls;  // what messages refer to
+  calls.reserve(conversation.turns.size());
   std::vector<ChatMessage> messages;
   messages.reserve(conversation.turns.size());
-  for (const ChatTurn& turn : conversation.turns) messages.push_back({turn.role, turn.content});
-  absl::StatusOr<RenderedPrompt> rendered = model.chat_template->Render(messages, {.now = now});
+  for (const ChatTurn& turn : conversation.turns) {
+    calls.emplace_back();
+    for (const CalledTool& call : turn.tool_calls) {
+      calls.back().push_back({call.id, call.name, call.arguments});
+    }
+    messages.push_back({turn.role, turn.content, calls.back(), turn.tool_call_id});
+  }
+  std::vector<ChatTool> tools;
+  if (conversation.tools.mode != ToolMode::kNone) {
+    for (const ToolSpec& tool : conversation.tools.tools) {
+      tools.push_back({tool.name, tool.description, tool.parameters});
+    }
+  }
+  absl::StatusOr<RenderedPrompt> rendered = model.chat_template->Render(
+      messages, {.now = now, .tools = tools, .help = {.cache = model.prompt_cache.get()}});
   if (!rendered.ok()) return FromText(rendered.status());
-  return Prompt{std::move(rendered->token_ids), rendered->opens_reasoning};
+  return Prompt{.ids = std::move(rendered->token_ids),
+                .opens_reasoning = rendered->opens_reasoning};
+}
+
+absl::StatusOr<Prompt> MakeIds(const ModelText& model, PromptSource& source, absl::Time now) {
+  if (const auto* conversation = std::get_if<Conversation>(&source)) {
+    return RenderChat(model, *conversation, now);
+  }
+  if (const auto* text = std::get_if<std::string>(&source)) {
+    if (model.tokenizer == nullptr) return NeedsTokenizer(model);
+    absl::StatusOr<TokenIds> ids =
+        model.tokenizer->EncodePrompt(*text, {.cache = model.prompt_cache.get()});
+    if (!ids.ok()) return FromText(ids.status());
+    return Prompt{.ids = *std::move(ids)};
+  }
+  return Prompt{.ids = std::get<TokenIds>(std::move(source))};
+}
+
+absl::Status AddGrammar(const ModelText& model, const PromptWish& wish, Prompt& prompt) {
+  const auto* conversation = std::get_if<Conversation>(&wish.source);
+  const bool tools = conversation != nullptr && !conversation->tools.tools.empty() &&
+                     conversation->tools.mode != ToolMode::kNone;
+  if (!wish.format && !tools) return absl::OkStatus();
+  if (model.tokenizer == nullptr) return NeedsTokenizer(model);
+  BALEEN_ASSIGN_OR_RETURN(std::optional<GrammarSpec> grammar,
+                          GrammarOf({.format = wish.format,
+                                     .tools = tools ? &conversation->tools : nullptr,
+                                     .opens_reasoning = prompt.opens_reasoning},
+                                    *model.tokenizer, model.chat_template.get()));
+  BALEEN_RETURN_IF_ERROR(model.grammars->Check(*grammar));
+  prompt.grammar = std::make_shared<const GrammarSpec>(*std::move(grammar));
+  return absl::OkStatus();
 }
 
 absl::Status CheckIds(std::string_view field, std::span<const std::int32_t> ids,
@@ -60,17 +107,19 @@ absl::Status CheckIds(std::string_view field, std::span<const std::int32_t> ids,
 
 }  // namespace
 
-absl::StatusOr<Prompt> MakePrompt(const ModelText& model, PromptSource source, absl::Time now) {
-  if (const auto* conversation = std::get_if<Conversation>(&source)) {
-    return RenderChat(model, *conversation, now);
-  }
-  if (const auto* text = std::get_if<std::string>(&source)) {
+absl::StatusOr<Prompt> MakePrompt(const ModelText& model, PromptWish wish, absl::Time now) {
+  BALEEN_ASSIGN_OR_RETURN(Prompt prompt, MakeIds(model, wish.source, now));
+  BALEEN_RETURN_IF_ERROR(AddGrammar(model, wish, prompt));
+  if (wish.echo) {
     if (model.tokenizer == nullptr) return NeedsTokenizer(model);
-    absl::StatusOr<TokenIds> ids = model.tokenizer->EncodePrompt(*text);
-    if (!ids.ok()) return FromText(ids.status());
-    return Prompt{.ids = *std::move(ids)};
+    const auto* text = std::get_if<std::string>(&wish.source);
+    prompt.text = text != nullptr ? *text : model.tokenizer->Decode(prompt.ids);
   }
-  return Prompt{.ids = std::get<TokenIds>(std::move(source))};
+  if (!wish.tenant_salt.empty()) {
+    prompt.block_hashes = std::make_shared<const BlockHashes>(contract::HashBlocks(
+        {.tenant_salt = wish.tenant_salt, .model_digest = wish.model_digest}, prompt.ids));
+  }
+  return prompt;
 }
 
 absl::Status CheckFit(const GenerationRequest& request, const TokenIds& ids,

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -15,15 +16,29 @@
 
 namespace baleen::router {
 
-struct Prompt {
-  TokenIds ids;
-  bool opens_reasoning = false;  // the reply begins inside the reasoning
+// What has to be made of a request before workers can begin.
+struct PromptWish {
+  PromptSource source;
+  std::optional<FormatSpec> format;
+  bool echo = false;
+  // Of the caller's tenant, and of the workers' checkpoint: keys of the block hashes. Empty: no
+  // hashes are made.
+  std::string tenant_salt;
+  std::string model_digest;
 };
 
-// Renders and tokenizes; time in proportion to the text, so not for a thread that serves streams.
-// `now` is the date that templates may show. kInvalidRequest, also when the model has not what the
-// source needs, or kInternal when template or tokenizer fail.
-absl::StatusOr<Prompt> MakePrompt(const ModelText& model, PromptSource source, absl::Time now);
+struct Prompt {
+  TokenIds ids;
+  bool opens_reasoning = false;                     // the reply begins inside the reasoning
+  std::string text;                                 // with `echo`
+  std::shared_ptr<const GrammarSpec> grammar;       // null: any text
+  std::shared_ptr<const BlockHashes> block_hashes;  // null: none
+};
+
+// Renders, tokenizes, hashes, and checks the grammar; time in proportion to the text, so not for a
+// thread that serves streams. `now` is the date that templates may show. kInvalidRequest, also when
+// the model has not what the source needs, or kInternal when template or tokenizer fail.
+absl::StatusOr<Prompt> MakePrompt(const ModelText& model, PromptWish wish, absl::Time now);
 
 // OK when the request's numbers fit the model: prompt_too_long, or invalid_request for ids and
 // top_k beyond the vocabulary.

@@ -151,6 +151,7 @@ absl::StatusOr<GenerationRequest> ReadChat(v1::ChatRequest message) {
   BALEEN_ASSIGN_OR_RETURN(conversation.turns, ReadMessages(*message.mutable_messages()));
   BALEEN_ASSIGN_OR_RETURN(conversation.tools, ReadToolUse(message));
   if (!conversation.tools.tools.empty()) request.tool_mode = conversation.tools.mode;
+  request.single_tool_call = conversation.tools.single || !conversation.tools.name.empty();
   if (request.format && request.tool_mode != ToolMode::kNone) {
     return Invalid("format and tools are both set: a reply keeps to one of them");
   }

@@ -73,6 +73,7 @@ struct GenerationRequest {
   std::uint32_t priority = contract::kPriorityDefault;
   std::optional<FormatSpec> format;
   ToolMode tool_mode = ToolMode::kNone;  // kNone also without tools
+  bool single_tool_call = false;
   std::optional<std::uint32_t> prompt_logprobs;
   bool return_prompt_token_ids = false;
   bool echo = false;        // the prompt's text

@@ -2,7 +2,9 @@
 
 #include <functional>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "observability/base/check.h"
 #include "observability/base/clock.h"
@@ -18,6 +20,8 @@
 #include "worker/cache/block_pool.h"
 #include "worker/device/reference_device.h"
 #include "worker/engine/engine.h"
+#include "worker/grammar/grammar_pool.h"
+#include "worker/grammar/model_grammars.h"
 #include "worker/host.h"
 #include "worker/kv_budget.h"
 #include "worker/model/deepseek_model.h"
@@ -32,7 +36,24 @@ struct LocalRequest {
   worker::StartCommand start;
   router::ChoiceOptions reply;
   router::ReplyTotals totals;
+  std::string prompt_text;  // to be returned
 };
+
+worker::SampleSpec SpecOf(const router::Sampling& sampling) {
+  worker::SampleSpec spec{.temperature = sampling.temperature,
+                          .top_k = sampling.top_k,
+                          .top_p = sampling.top_p,
+                          .seed = sampling.seed,
+                          .logprobs = sampling.logprobs,
+                          .min_p = sampling.min_p,
+                          .repetition_penalty = sampling.repetition_penalty,
+                          .frequency_penalty = sampling.frequency_penalty,
+                          .presence_penalty = sampling.presence_penalty};
+  for (const router::LogitBias& bias : sampling.biases) {
+    spec.biases.push_back({.token = bias.token, .bias = bias.bias});
+  }
+  return spec;
+}
 
 // The request as a router reads, checks and completes it: the same functions, so the same errors
 // and defaults.
@@ -41,9 +62,12 @@ absl::StatusOr<LocalRequest> Read(const v1::GenerateRequest& message,
                                   absl::Duration within) {
   BALEEN_ASSIGN_OR_RETURN(router::GenerationRequest request,
                           router::ParseGenerate(message.SerializeAsString()));
-  BALEEN_ASSIGN_OR_RETURN(
-      router::Prompt prompt,
-      router::MakePrompt(model, std::move(request.prompt), SystemClock().Wall()));
+  BALEEN_ASSIGN_OR_RETURN(router::Prompt prompt,
+                          router::MakePrompt(model,
+                                             {.source = std::move(request.prompt),
+                                              .format = std::move(request.format),
+                                              .echo = request.echo},
+                                             SystemClock().Wall()));
   router::ModelIdentity identity{.name = info.name,
                                  .context_tokens = info.context_tokens,
                                  .vocabulary_size = info.vocabulary_size,
@@ -55,19 +79,24 @@ absl::StatusOr<LocalRequest> Read(const v1::GenerateRequest& message,
   LocalRequest local;
   local.reply = {.model = &model, .with_logprobs = request.sampling.logprobs >= 0};
   if (!request.stop.ignore_eos) local.reply.end_token_ids = identity.eos_token_ids;
+  local.reply.end_token_ids.insert(local.reply.end_token_ids.end(), request.stop.token_ids.begin(),
+                                   request.stop.token_ids.end());
   local.totals = {.prompt_tokens = static_cast<std::uint32_t>(prompt.ids.size()),
                   .seed = request.sampling.seed};
   local.start = {.key = {.id = {.router = 1, .number = 1}, .attempt = 1},
                  .leg = worker::Leg::kWhole,
-                 .sampling = {.temperature = request.sampling.temperature,
-                              .top_k = request.sampling.top_k,
-                              .top_p = request.sampling.top_p,
-                              .seed = request.sampling.seed,
-                              .logprobs = request.sampling.logprobs},
+                 .sampling = SpecOf(request.sampling),
                  .tokens_max = router::TokensMax(request.stop.tokens_max, prompt.ids.size(),
                                                  info.context_tokens),
                  .ignore_eos = request.stop.ignore_eos,
-                 .time_left = within};
+                 .time_left = within,
+                 .stop_token_ids = request.stop.token_ids,
+                 .tokens_min = request.stop.tokens_min,
+                 .prompt_logprobs = request.prompt_logprobs};
+  if (prompt.grammar != nullptr) {
+    local.start.grammar = {prompt.grammar->source, prompt.grammar->after_token};
+  }
+  local.prompt_text = std::move(prompt.text);
   local.start.prompt = std::move(prompt.ids);
   return local;
 }
@@ -81,10 +110,13 @@ class ReplySink final : public worker::OutputSink {
       : model_(*request.reply.model),
         reply_(request.reply),
         totals_(request.totals),
+        prompt_(request.start.prompt),
+        prompt_text_(request.prompt_text),
         on_chunk_(on_chunk),
         begun_(SystemClock().Monotonic()) {}
 
   void Deliver(worker::LinkId, worker::StepReport report) override {
+    for (worker::PromptLogprobsOutput& output : report.prompt_logprobs) OnPrompt(output);
     for (worker::TokenOutput& output : report.tokens) OnToken(output);
     for (const worker::EndedOutput& output : report.ended) OnEnd(output);
   }
@@ -93,6 +125,18 @@ class ReplySink final : public worker::OutputSink {
   const std::optional<absl::Status>& ended() const { return ended_; }
 
  private:
+  void OnPrompt(worker::PromptLogprobsOutput& output) {
+    router::ReplyPart part;
+    for (std::size_t i = 0; i < output.entries.size(); ++i) {
+      router::PromptTokenLogprobs token{.id = prompt_[output.first + i]};
+      if (std::optional<worker::TokenLogprobs>& entry = output.entries[i]) {
+        token.logprobs = {.sampled = entry->logprob, .top = std::move(entry->top)};
+      }
+      part.prompt_logprobs.push_back(std::move(token));
+    }
+    Send(std::move(part));
+  }
+
   void OnToken(worker::TokenOutput& output) {
     if (reply_.tokens() == 0) totals_.to_first_token = SystemClock().Monotonic() - begun_;
     router::ReplyToken token{.id = output.token.token};
@@ -120,19 +164,23 @@ class ReplySink final : public worker::OutputSink {
   }
 
   void Send(router::ReplyPart part) {
+    part.prompt_text = std::exchange(prompt_text_, {});
     on_chunk_(router::ToGenerateChunk("", model_, std::move(part)));
   }
 
   const router::ModelText& model_;
   router::ChoiceReply reply_;
   router::ReplyTotals totals_;
+  const std::vector<std::int32_t> prompt_;
+  std::string prompt_text_;  // until it is sent
   const OnChunk& on_chunk_;
   const absl::Duration begun_;
   std::optional<absl::Status> ended_;
 };
 
 // Runs one request through an engine of its own.
-absl::Status RunEngine(worker::StartCommand start, worker::Model& model, ReplySink& sink) {
+absl::Status RunEngine(worker::StartCommand start, const std::string& directory,
+                       worker::Model& model, ReplySink& sink) {
   const worker::ModelInfo& info = model.info();
   // A context of at most 163,840 tokens: fits 32 bits. A prompt and a reply of one token need no
   // block for the reply.
@@ -151,19 +199,31 @@ absl::Status RunEngine(worker::StartCommand start, worker::Model& model, ReplySi
   const metrics::WorkerMetrics metrics(registry,
                                        {.version = BALEEN_VERSION, .component = "worker"});
   worker::Inbox inbox{worker::InboxLimits{}};
+  std::optional<worker::ModelGrammars> compiler;
+  std::optional<worker::GrammarPool> grammars;
+  if (start.grammar.has_value()) {
+    compiler.emplace(worker::ModelGrammarsOptions{
+        .model_directory = directory,
+        .vocabulary = {.size = info.vocabulary_size, .eos_token_ids = info.eos_token_ids}});
+    grammars.emplace(worker::GrammarPoolOptions{.wake = [&inbox] { inbox.Wake(); }}, SystemClock(),
+                     *compiler);
+  }
   worker::Engine engine({.role = worker::Role::kMixed, .scheduler = kLimits},
                         {.clock = SystemClock(),
                          .model = model,
                          .blocks = *pool,
                          .inbox = inbox,
                          .sink = sink,
-                         .metrics = metrics});
+                         .metrics = metrics,
+                         .grammars = grammars ? &*grammars : nullptr});
   BALEEN_RETURN_IF_ERROR(inbox.Push(std::move(start)));
   while (!sink.ended()) {
     BALEEN_RETURN_IF_ERROR(StandardOutputStatus());  // nobody would see the rest
-    if (!engine.RunOnce() && !sink.ended()) {
+    if (engine.RunOnce() || sink.ended()) continue;
+    if (engine.load().sequences_waiting == 0) {
       return absl::InternalError("the engine has nothing to do for a request that has not ended");
     }
+    inbox.WaitFor(engine.IdleWait());  // for its grammar
   }
   return *sink.ended();
 }
@@ -184,7 +244,7 @@ absl::Status GenerateLocally(const LocalGeneration& generation,
   BALEEN_ASSIGN_OR_RETURN(LocalRequest request,
                           Read(generation.request, *text, model->info(), generation.within));
   ReplySink sink(request, on_chunk);
-  return RunEngine(std::move(request.start), *model, sink);
+  return RunEngine(std::move(request.start), generation.directory, *model, sink);
 }
 
 }  // namespace baleen::cli

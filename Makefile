@@ -47,8 +47,8 @@ bench: build ## kernels, KV transfer and the exchange of groups, as ratios to ce
 fuzz: setup ## fuzz every parser of outside bytes for SECONDS_EACH (default 60) seconds
 	@tools/setup/fuzz.sh $${SECONDS_EACH:-60}
 
-oracle: build ## compare with Hugging Face transformers: goldens, fresh random models, smoke training
-	@cmake --build build/release -j $(JOBS) --target golden_test
+oracle: build ## compare with Hugging Face transformers: goldens, fresh random models, text, smoke training
+	@cmake --build build/release -j $(JOBS) --target golden_test router_text_test
 	@tools/golden/oracle.sh
 
 clean: ## delete everything that was built

@@ -1,21 +1,30 @@
 #!/usr/bin/env python3
 """Writes tests/golden/text: what Hugging Face's own Python packages make of texts and chats.
 
-usage: text_golden.py        needs PyPI tokenizers, transformers, jinja2 (no PyTorch)
+usage: text_golden.py [--check] [DIR]    needs PyPI tokenizers, transformers, jinja2 (no PyTorch)
+       --check    makes them elsewhere and fails, naming them, if any differ
+       DIR        has DeepSeek-V3's tokenizer.json: digests of its ids are made too, else kept as they are
 
 tests/golden/text/byte_level holds the tokenizer of a first nano model, frozen, so that training another one leaves the
 goldens alone. tests/golden/text/metaspace is a small tokenizer in Llama's style, made here.
 """
+import argparse
 import json
 import pathlib
 import random
+import shutil
+import sys
+import tempfile
 
+import text_strings
+import text_tools
 import tokenizers
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors, trainers
 from transformers.utils import chat_template_utils
 
-ROOT = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden" / "text"
+COMMITTED = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden" / "text"
+ROOT = COMMITTED  # where they are written
 SEED = 20250120
 
 PLAIN = [
@@ -159,7 +168,7 @@ JINJA = [
     "{% for m in messages %}\n    {% if m.role == 'user' %}\n{{ m.content }}\n    {% endif %}\n{% endfor %}\n",
     "{{ {'a': 1, 'b': [1.0, 2.5, 1e16, 1e-05, 123456789.125, -0.0], 'c': none, 'd': true, 'é': 'x\"\\\\\\n\\t/<>&'} | tojson }}",
     "{{ [] | tojson }}{{ {} | tojson }}{{ [1, {'a': [2, []]}] | tojson(indent=2) }}",
-    "{{ messages | tojson }}", "{{ none }} {{ true }} {{ false }} {{ missing }} {{ 1.5 }} {{ 7 // 2 }} {{ 7 % 3 }}",
+    "{{ messages | tojson }}", "{{ none }} {{ true }} {{ false }} {{ missing }} {{ 1.5 }} {{ 2.0 }} {{ 1e-7 }} {{ 1e16 }} {{ 7 // 2 }} {{ 7 % 3 }}",
     "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + m.content | length %}{% endfor %}{{ ns.n }}",
     "{% macro show(m) %}[{{ m.role }}]{% endmacro %}{% for m in messages %}{{ show(m) }}{% endfor %}",
     "{% for m in messages[::-1] %}{{ m.content.split(' ')[-1].strip() }}|{% endfor %}{{ messages[-1]['content'].upper() }}",
@@ -222,7 +231,21 @@ def write(name, made_by, **lists):
         out.write("\n}\n")
 
 
-def main():
+def string_digests(deepseek_directory):
+    """Of 10,000 strings, with the frozen tokenizer and DeepSeek-V3's, which is not in the repository."""
+    pieces = [text for text in PLAIN + CONTROL if text and len(text) < 100]
+    made = text_strings.strings(pieces)
+    old = ROOT / "strings.json"
+    digests = json.loads(old.read_text(encoding="utf-8"))["digests"] if old.exists() else {}
+    directories = {"byte_level": ROOT / "byte_level"}
+    if deepseek_directory:
+        directories["deepseek_v3"] = pathlib.Path(deepseek_directory)
+    for name, directory in directories.items():
+        digests[name] = text_strings.digests(Tokenizer.from_file(str(directory / "tokenizer.json")), made)
+    return {"seed": text_strings.SEED, "block": text_strings.BLOCK, "pieces": pieces, "digests": digests}
+
+
+def make(deepseek_directory):
     made_by = {"tokenizers": tokenizers.__version__, "transformers": transformers.__version__}
     byte_level, metaspace = ROOT / "byte_level", ROOT / "metaspace"
     make_metaspace(metaspace)
@@ -230,6 +253,32 @@ def main():
           chat=chat_cases(byte_level), injection=injection_cases(byte_level))
     write("metaspace.json", made_by, encode=encode_cases(metaspace, step=3), decode=decode_cases(metaspace))
     write("jinja.json", made_by, render=jinja_cases())
+    write("tools.json", made_by, templates=[source for source, _ in text_tools.TEMPLATES], render=text_tools.cases())
+    document = {"made_by": made_by, **string_digests(deepseek_directory)}
+    (ROOT / "strings.json").write_text(json.dumps(document, ensure_ascii=True, separators=(",", ":")) + "\n")
+
+
+def differing():
+    files = [path for path in COMMITTED.rglob("*") if path.is_file()]
+    return [str(path.relative_to(COMMITTED)) for path in files if path.read_bytes() != (ROOT / path.relative_to(COMMITTED)).read_bytes()]
+
+
+def main():
+    global ROOT
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("directory", nargs="?")
+    options = parser.parse_args()
+    if not options.check:
+        make(options.directory)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        ROOT = pathlib.Path(scratch) / "text"
+        shutil.copytree(COMMITTED, ROOT)
+        make(options.directory)
+        changed = differing()
+    if changed:
+        sys.exit("error: other than tests/golden/text: " + ", ".join(changed))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "tests/router/text/text_strings.h"
 #include "tests/router/text/text_test_util.h"
 
 namespace baleen::router {
@@ -222,6 +223,89 @@ TEST(TokenizerTest, ThreadsShareOne) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+}
+
+// The tokenizer of `dir`, made such that only the general machinery encodes with it: its normaliser
+// changes nothing, and is not one that the fast way knows.
+std::shared_ptr<const Tokenizer> MustLoadGeneral(const std::string& dir) {
+  auto json = nlohmann::json::parse(ReadFile(dir + "/tokenizer.json"));
+  json["normalizer"] = {
+      {"type", "Replace"}, {"pattern", {{"String", "\uFDEF\uFDEF"}}}, {"content", "\uFDEF\uFDEF"}};
+  const ModelDir model_dir;
+  model_dir.Write("tokenizer.json", json.dump());
+  return MustLoad(model_dir.path());
+}
+
+TEST(TextStringsTest, TheFrozenTokenizerEncodesAsPyPI) {
+  const TextStrings made;
+  const auto tokenizer = MustLoad(kByteLevelDir);
+  EXPECT_EQ(made.DigestsOf([&](const std::string& text) {
+    return MustEncode(*tokenizer, text, ControlText::kAsTokens);
+  }),
+            made.digests("byte_level"));
+}
+
+// Two implementations, which know nothing of each other: control tokens as text as well, which PyPI
+// has no call for.
+TEST(TextStringsTest, TheFastWayAndTheGeneralOneAgree) {
+  const TextStrings made;
+  for (const char* dir : {kByteLevelDir, kNanoDir}) {
+    const auto fast = MustLoad(dir);
+    const auto general = MustLoadGeneral(dir);
+    for (std::size_t i = 0; i < made.strings().size(); i += 20) {
+      for (const ControlText control : {ControlText::kAsText, ControlText::kAsTokens}) {
+        const std::string& text = made.strings()[i];
+        ASSERT_EQ(MustEncode(*fast, text, control), MustEncode(*general, text, control)) << text;
+      }
+    }
+  }
+}
+
+// Random concatenations, long enough for pieces, with a cache that is asked again and again.
+TEST(TextStringsTest, PiecesThreadsAndTheCacheChangeNoId) {
+  const TextStrings made;
+  const auto tokenizer = MustLoad(kByteLevelDir);
+  std::mt19937 random(8);
+  std::size_t calls = 0;
+  const ParallelFor parallel = [&](std::size_t count,
+                                   const std::function<void(std::size_t)>& body) {
+    calls += count;
+    std::thread other([&] {
+      for (std::size_t i = 0; i < count; i += 2) body(i);
+    });
+    for (std::size_t i = 1; i < count; i += 2) body(i);
+    other.join();
+  };
+  PromptCache cache(1 << 20);
+  for (int round = 0; round < 20; ++round) {
+    std::string text;
+    while (text.size() < 60'000) text += made.strings()[random() % TextStrings::kCount];
+    for (const ControlText control : {ControlText::kAsText, ControlText::kAsTokens}) {
+      const Ids plain = MustEncode(*tokenizer, text, control);
+      for (int again = 0; again < 2; ++again) {
+        const auto helped =
+            tokenizer->Encode(text, control, {.parallel = &parallel, .cache = &cache});
+        ASSERT_TRUE(helped.ok()) << helped.status();
+        ASSERT_EQ(*helped, plain) << "round " << round;
+      }
+    }
+  }
+  EXPECT_GT(calls, 200u);
+  EXPECT_GT(cache.counts().hits, 20u);
+}
+
+// DeepSeek-V3's own tokenizer, where `make oracle` has fetched it.
+TEST(TextStringsTest, DeepSeeksTokenizerEncodesAsPyPI) {
+  const std::string dir = "build/oracle/deepseek_v3";
+  if (!std::filesystem::exists(dir + "/tokenizer.json")) {
+    GTEST_SKIP() << "no " << dir << "/tokenizer.json: `make oracle` fetches it";
+  }
+  const TextStrings made;
+  const auto tokenizer = MustLoad(dir);
+  EXPECT_EQ(made.DigestsOf([&](const std::string& text) {
+    return MustEncode(*tokenizer, text, ControlText::kAsTokens);
+  }),
+            made.digests("deepseek_v3"));
 }
 
 }  // namespace

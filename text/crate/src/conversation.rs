@@ -117,12 +117,9 @@ impl Armour<'_> {
             Json::Array(items) => {
                 items.iter().map(|item| self.json(item)).collect::<Vec<_>>().into()
             }
-            Json::Object(members) => members
-                .iter()
-                .map(|(name, value)| {
-                    (self.tokenizer.control.disarm(name, self.sentinel, &[]), self.json(value))
-                })
-                .collect(),
+            Json::Object(members) => Value::from_pairs(members.iter().map(|(name, value)| {
+                (self.tokenizer.control.disarm(name, self.sentinel, &[]), self.json(value))
+            })),
             Json::Null => Value::from(()),
             Json::Bool(value) => (*value).into(),
             Json::Number(number) => match (number.as_i64(), number.as_u64()) {

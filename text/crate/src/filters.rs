@@ -1,5 +1,5 @@
 //! What Hugging Face adds to Jinja for chat templates: tojson, raise_exception, strftime_now. And Python's spelling of
-//! None, True and False.
+//! None, True, False and numbers.
 
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
@@ -34,6 +34,10 @@ fn format_value(out: &mut Output, state: &mut State, value: &Value) -> Result<()
         ValueKind::Bool => {
             out.write_str(if value.is_true() { "True" } else { "False" }).map_err(Error::from)
         }
+        ValueKind::Number if !value.is_integer() => match f64::try_from(value.clone()) {
+            Ok(number) => out.write_str(&python_float(number)).map_err(Error::from),
+            Err(_) => minijinja::escape_formatter(out, state, value),
+        },
         _ => minijinja::escape_formatter(out, state, value),
     }
 }

@@ -60,6 +60,7 @@ MAY_INCLUDE = {
     "worker/group/rules": ["worker/group", "worker/expert_parallel", "worker/model/format",
                            "observability/base"],
     "worker": L0 + ["worker"],  # main.cc wires
+    "router/text/bench": ["router/text", "observability/base"],
     "router/text/reply": ["proto/contract", "observability/base", "router/text"],
     "router/text/encoding": ["observability/base"],
     "router/text": ["proto/contract", "observability/base", "text"],

@@ -47,6 +47,17 @@ class MemorySink final : public ReplySink {
     return true;
   }
 
+  bool PromptLogprobs(contract::RequestId id, router::PromptLogprobs logprobs) override {
+    auto& all = prompt_logprobs[id.number];
+    EXPECT_FALSE(endings.contains(id.number));
+    EXPECT_TRUE(tokens[id.number].empty()) << "the prompt comes before the reply";
+    EXPECT_EQ(logprobs.first, all.size()) << "in order, each once";
+    EXPECT_FALSE(logprobs.entries.empty());
+    if (room == 0) return false;
+    for (auto& entry : logprobs.entries) all.push_back(std::move(entry));
+    return true;
+  }
+
   void End(contract::RequestId id, Ending ending) override {
     EXPECT_EQ(ending.tokens, tokens[id.number].size()) << "usage is what was delivered";
     EXPECT_TRUE(endings.emplace(id.number, std::move(ending)).second)
@@ -62,6 +73,7 @@ class MemorySink final : public ReplySink {
   }
 
   std::map<std::uint64_t, std::vector<ReplyToken>> tokens;  // by request number
+  std::map<std::uint64_t, std::vector<std::optional<TokenLogprobs>>> prompt_logprobs;
   std::map<std::uint64_t, Ending> endings;
   std::uint64_t room = ~std::uint64_t{0};  // tokens that are taken before there is no room
 };

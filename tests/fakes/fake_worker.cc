@@ -199,6 +199,8 @@ bool FakeWorker::AdvanceLeg(FakeLeg& leg) {
   const bool prefill = start.leg() == v1::LEG_PREFILL;
   const bool decode = start.leg() == v1::LEG_DECODE;
   if (decode && !leg.has_kv) return false;
+  if (start.has_prompt_logprobs() && !leg.prompt_told) EmitPromptLogprobs(leg);
+  leg.prompt_told = true;
   const std::uint32_t total = ReplyTokens(start);
   const std::uint32_t first = decode ? 1 : 0;
   const std::uint32_t last = prefill ? 1 : total;
@@ -214,6 +216,28 @@ bool FakeWorker::AdvanceLeg(FakeLeg& leg) {
   const bool stop = !options_.reply.empty() && total == options_.reply.size();
   EmitEnded(leg, stop ? v1::END_REASON_STOP : v1::END_REASON_LENGTH, decode ? kKvBytes : 0);
   return true;
+}
+
+void FakeWorker::EmitPromptLogprobs(const FakeLeg& leg) {
+  const int size = leg.start.prompt_token_ids_size();
+  constexpr int kChunk = 100;
+  for (int first = 0; first < size; first += kChunk) {
+    v1::WorkerMessage message;
+    v1::PromptLogprobs& part = *message.mutable_prompt_logprobs();
+    *part.mutable_key() = leg.start.key();
+    part.set_first(static_cast<std::uint32_t>(first));
+    for (int i = first; i < std::min(first + kChunk, size); ++i) {
+      v1::Logprobs& entry = *part.add_logprobs();
+      if (i == 0) continue;
+      entry.set_present(true);
+      entry.set_sampled(static_cast<float>(-i) / 100.0f);
+      for (std::uint32_t top = 0; top < leg.start.prompt_logprobs(); ++top) {
+        entry.add_top_token_ids(static_cast<std::int32_t>(100 + top));
+        entry.add_top_logprobs(-1.0f - static_cast<float>(top));
+      }
+    }
+    Write(message);
+  }
 }
 
 void FakeWorker::Emit(FakeLeg& leg, std::uint32_t sequence) {
@@ -247,6 +271,7 @@ void FakeWorker::EmitEnded(const FakeLeg& leg, v1::EndReason reason, std::uint64
   ended.set_reason(reason);
   ended.set_tokens(leg.emitted);
   ended.set_kv_transfer_bytes(kv_bytes);
+  if (leg.start.leg() != v1::LEG_DECODE) ended.set_cached_tokens(options_.cached_tokens);
   Write(message);
 }
 

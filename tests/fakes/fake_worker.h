@@ -54,6 +54,8 @@ struct FakeWorkerOptions {
   std::int32_t filler = 40;
   // Requests stop after this many tokens until Resume.
   std::uint32_t hold_after = 0xffffffff;
+  // Of each prompt, as it says at the end of the leg that computes it.
+  std::uint32_t cached_tokens = 0;
   std::uint32_t sequences_max = 64;
   std::uint32_t kv_blocks_total = 10'000;
   // Heartbeats; off for workers that fall silent.
@@ -96,6 +98,7 @@ class FakeWorker {
     v1::Start start;
     std::uint32_t emitted = 0;
     bool has_kv = false;  // decode leg: the transfer has arrived
+    bool prompt_told = false;
   };
 
   void Run();
@@ -105,6 +108,8 @@ class FakeWorker {
   void Withdraw(const v1::RequestKey& key);
   void Advance();                 // all legs, as far as they may go
   bool AdvanceLeg(FakeLeg& leg);  // true when it has ended
+  // Prompt token i, from 1 on, is worth -i / 100; the most probable ones there are 100, 101, ...
+  void EmitPromptLogprobs(const FakeLeg& leg);
   void Emit(FakeLeg& leg, std::uint32_t sequence);
   void EmitEnded(const FakeLeg& leg, v1::EndReason reason, std::uint64_t kv_bytes);
   void Write(const v1::WorkerMessage& message);

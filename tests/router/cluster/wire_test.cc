@@ -18,6 +18,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
 
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
 v1::StepOutput GoodStep() {
   v1::StepOutput step;
   for (int i = 0; i < 2; ++i) {
@@ -69,8 +71,6 @@ TEST_P(BadSteps, AreRefused) {
   EXPECT_THAT(std::string(tokens.status().message()), HasSubstr(GetParam().message));
 }
 
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-
 INSTANTIATE_TEST_SUITE_P(
     Table, BadSteps,
     ::testing::Values(
@@ -111,6 +111,103 @@ INSTANTIATE_TEST_SUITE_P(
                  "not a number"}),
     [](const auto& info) { return info.param.name; });
 
+v1::PromptLogprobs GoodPromptLogprobs() {
+  v1::PromptLogprobs logprobs;
+  logprobs.mutable_key()->set_router(5);
+  logprobs.mutable_key()->set_number(6);
+  logprobs.mutable_key()->set_attempt(1);
+  logprobs.add_logprobs();
+  v1::Logprobs& second = *logprobs.add_logprobs();
+  second.set_present(true);
+  second.set_sampled(-3.0f);
+  second.add_top_token_ids(9);
+  second.add_top_logprobs(-0.5f);
+  return logprobs;
+}
+
+TEST(Wire, PromptLogprobsKeepEveryField) {
+  const auto frame = FromWire(GoodPromptLogprobs(), MakeWorkerInfo("p", Role::kPrefill));
+  ASSERT_TRUE(frame.ok()) << frame.status();
+  EXPECT_EQ(frame->key, (contract::RequestKey{{5, 6}, 1}));
+  EXPECT_EQ(frame->logprobs.first, 0u);
+  ASSERT_EQ(frame->logprobs.entries.size(), 2u);
+  EXPECT_FALSE(frame->logprobs.entries[0].has_value());
+  EXPECT_EQ(frame->logprobs.entries[1]->sampled, -3.0f);
+  EXPECT_THAT(frame->logprobs.entries[1]->top, ElementsAre(Pair(9, -0.5f)));
+}
+
+TEST(Wire, BadPromptLogprobsAreRefused) {
+  using Change = std::function<void(v1::PromptLogprobs&)>;
+  const std::vector<std::pair<std::string, Change>> cases = {
+      {"1025 entries from token 1 on, limits 1024 and 4096",
+       [](v1::PromptLogprobs& p) {
+         p.set_first(1);
+         while (p.logprobs_size() < 1025) p.add_logprobs();
+       }},
+      {"from token 4097 on", [](v1::PromptLogprobs& p) { p.set_first(4097); }},
+      {"from token 4294967295 on", [](v1::PromptLogprobs& p) { p.set_first(0xffffffffu); }},
+      {"token 5 has none", [](v1::PromptLogprobs& p) { p.set_first(5); }},
+      {"token 0 has one", [](v1::PromptLogprobs& p) { *p.mutable_logprobs(0) = p.logprobs(1); }},
+      {"log-probability of token 512",
+       [](v1::PromptLogprobs& p) { p.mutable_logprobs(1)->set_top_token_ids(0, 512); }},
+      {"not a number", [](v1::PromptLogprobs& p) { p.mutable_logprobs(1)->set_sampled(kNaN); }},
+      {"limit 20",
+       [](v1::PromptLogprobs& p) {
+         for (int i = 0; i < 20; ++i) {
+           p.mutable_logprobs(1)->add_top_token_ids(i);
+           p.mutable_logprobs(1)->add_top_logprobs(-1.0f);
+         }
+       }},
+  };
+  for (const auto& [message, change] : cases) {
+    v1::PromptLogprobs logprobs = GoodPromptLogprobs();
+    change(logprobs);
+    const auto frame = FromWire(logprobs, MakeWorkerInfo("p", Role::kPrefill));
+    EXPECT_EQ(frame.status().code(), absl::StatusCode::kInvalidArgument) << message;
+    EXPECT_THAT(std::string(frame.status().message()), HasSubstr(message));
+  }
+}
+
+TEST(Wire, StartKeepsTheRulesOfTheReply) {
+  StartFrame start{.prompt = std::make_shared<const TokenIds>(TokenIds{4, 5}),
+                   .sampling = {.min_p = 0.25f,
+                                .repetition_penalty = 1.5f,
+                                .frequency_penalty = -1.0f,
+                                .presence_penalty = 2.0f,
+                                .biases = {{4, -100.0f}, {9, 1.5f}}},
+                   .stop_token_ids = {2, 3},
+                   .tokens_min = 6,
+                   .prompt_logprobs = 0};
+  start.grammar = std::make_shared<const GrammarSpec>(
+      GrammarSpec{{text::GrammarKind::kJsonSchema, "{}"}, std::int32_t{77}});
+  start.block_hashes = std::make_shared<const BlockHashes>(
+      BlockHashes{{{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}}});
+  const v1::Start wire = ToWire(RouterFrame(start)).start();
+  EXPECT_EQ(wire.sampling().min_p(), 0.25f);
+  EXPECT_EQ(wire.sampling().repetition_penalty(), 1.5f);
+  EXPECT_EQ(wire.sampling().frequency_penalty(), -1.0f);
+  EXPECT_EQ(wire.sampling().presence_penalty(), 2.0f);
+  EXPECT_THAT(wire.sampling().bias_token_ids(), ElementsAre(4, 9));
+  EXPECT_THAT(wire.sampling().biases(), ElementsAre(-100.0f, 1.5f));
+  EXPECT_THAT(wire.stop_token_ids(), ElementsAre(2, 3));
+  EXPECT_EQ(wire.tokens_min(), 6u);
+  EXPECT_TRUE(wire.has_prompt_logprobs());
+  EXPECT_EQ(wire.grammar().json_schema(), "{}");
+  EXPECT_EQ(wire.grammar().after_token(), 77);
+  EXPECT_EQ(wire.block_hashes().size(), 16u);
+  EXPECT_EQ(wire.block_hashes()[15], 15);
+  for (const auto kind : {text::GrammarKind::kRegex, text::GrammarKind::kLark}) {
+    start.grammar = std::make_shared<const GrammarSpec>(GrammarSpec{{kind, "text"}, std::nullopt});
+    const v1::Grammar grammar = ToWire(RouterFrame(start)).start().grammar();
+    EXPECT_EQ(kind == text::GrammarKind::kRegex ? grammar.regex() : grammar.lark(), "text");
+    EXPECT_FALSE(grammar.has_after_token());
+  }
+  const StartFrame plain{.prompt = start.prompt};
+  EXPECT_FALSE(ToWire(RouterFrame(plain)).start().sampling().has_repetition_penalty());
+  EXPECT_FALSE(ToWire(RouterFrame(plain)).start().has_prompt_logprobs());
+  EXPECT_FALSE(ToWire(RouterFrame(plain)).start().has_grammar());
+}
+
 TEST(Wire, EndedKeepsReasonCodeAndASafeMessage) {
   v1::Ended ended;
   ended.mutable_key()->set_number(4);
@@ -119,12 +216,14 @@ TEST(Wire, EndedKeepsReasonCodeAndASafeMessage) {
   ended.set_code(8);
   ended.set_message("full\n" + std::string(1000, 'x'));
   ended.set_kv_transfer_bytes(123);
+  ended.set_cached_tokens(64);
   const auto frame = FromWire(ended);
   ASSERT_TRUE(frame.ok());
   EXPECT_EQ(frame->reason, EndReason::kError);
   EXPECT_EQ(frame->key.id.number, 4u);
   EXPECT_EQ(frame->tokens, 9u);
   EXPECT_EQ(frame->kv_transfer_bytes, 123u);
+  EXPECT_EQ(frame->cached_tokens, 64u);
   EXPECT_EQ(frame->status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(frame->status.message().size(), 512u);
   EXPECT_EQ(std::string(frame->status.message().substr(0, 6)), "full?x");

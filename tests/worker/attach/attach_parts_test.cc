@@ -57,6 +57,56 @@ TEST(ToStart, KeepsEveryField) {
   EXPECT_EQ(start->peer_address, std::string("a\0b", 3));
 }
 
+TEST(ToStart, KeepsTheRulesOfTheReply) {
+  v1::Start wire = GoodStart();
+  v1::Sampling& sampling = *wire.mutable_sampling();
+  sampling.set_min_p(0.25f);
+  sampling.set_repetition_penalty(1.5f);
+  sampling.set_frequency_penalty(-1.0f);
+  sampling.set_presence_penalty(2.0f);
+  sampling.add_bias_token_ids(4);
+  sampling.add_biases(-100.0f);
+  sampling.add_bias_token_ids(9);
+  sampling.add_biases(1.5f);
+  wire.add_stop_token_ids(2);
+  wire.add_stop_token_ids(3);
+  wire.set_tokens_min(6);
+  wire.set_prompt_logprobs(0);
+  wire.mutable_grammar()->set_lark("start: \"a\"");
+  wire.mutable_grammar()->set_after_token(77);
+  for (int i = 3; i < 64; ++i) wire.add_prompt_token_ids(1);
+  wire.set_block_hashes("0123456789abcdef");
+  const auto start = wire::ToStart(wire, kLink);
+  ASSERT_TRUE(start.ok()) << start.status();
+  EXPECT_EQ(start->sampling, (SampleSpec{.temperature = 0.5f,
+                                         .top_k = 4,
+                                         .top_p = 0.9f,
+                                         .seed = 99,
+                                         .logprobs = -1,
+                                         .min_p = 0.25f,
+                                         .repetition_penalty = 1.5f,
+                                         .frequency_penalty = -1.0f,
+                                         .presence_penalty = 2.0f,
+                                         .biases = {{4, -100.0f}, {9, 1.5f}}}));
+  EXPECT_THAT(start->stop_token_ids, ElementsAre(2, 3));
+  EXPECT_EQ(start->tokens_min, 6u);
+  EXPECT_EQ(start->prompt_logprobs, 0u);
+  EXPECT_EQ(start->grammar,
+            (GrammarSpec{{text::GrammarKind::kLark, "start: \"a\""}, std::int32_t{77}}));
+  ASSERT_EQ(start->block_hashes.size(), 1u);
+  EXPECT_EQ(start->block_hashes[0].bytes[15], 'f');
+}
+
+TEST(ToStart, WhatIsUnsetIsNotAskedFor) {
+  v1::Start wire = GoodStart();
+  const auto start = wire::ToStart(wire, kLink);
+  ASSERT_TRUE(start.ok());
+  EXPECT_EQ(start->sampling.repetition_penalty, 1.0f) << "0 on the wire would be a penalty";
+  EXPECT_FALSE(start->prompt_logprobs.has_value());
+  EXPECT_FALSE(start->grammar.has_value());
+  EXPECT_TRUE(start->block_hashes.empty());
+}
+
 TEST(ToStart, NoDeadlineIsForEver) {
   v1::Start wire = GoodStart();
   wire.set_deadline_ms(0);
@@ -79,6 +129,27 @@ TEST(ToStart, RefusesBadForm) {
       {"163841 tokens",
        [](v1::Start& s) {
          s.mutable_prompt_token_ids()->Resize(contract::kContextTokensMax + 1, 1);
+       }},
+      {"stop_token_ids of 65 entries, limit 64",
+       [](v1::Start& s) { s.mutable_stop_token_ids()->Resize(65, 1); }},
+      {"biases of 1025 entries, limit 1024",
+       [](v1::Start& s) { s.mutable_sampling()->mutable_biases()->Resize(1025, 1.0f); }},
+      {"3 bias_token_ids and 2 biases",
+       [](v1::Start& s) {
+         s.mutable_sampling()->mutable_bias_token_ids()->Resize(3, 1);
+         s.mutable_sampling()->mutable_biases()->Resize(2, 1.0f);
+       }},
+      {"bias_token_ids and 0 biases",
+       [](v1::Start& s) { s.mutable_sampling()->mutable_bias_token_ids()->Resize(99'999, 1); }},
+      {"grammar of 262145 bytes, limit 262144",
+       [](v1::Start& s) { s.mutable_grammar()->set_regex(std::string(262'145, 'a')); }},
+      {"grammar of a kind", [](v1::Start& s) { s.mutable_grammar(); }},
+      {"block_hashes of 16 bytes for a prompt of 3 tokens, not 0",
+       [](v1::Start& s) { s.set_block_hashes(std::string(16, 'a')); }},
+      {"block_hashes of 17 bytes",
+       [](v1::Start& s) {
+         s.mutable_prompt_token_ids()->Resize(64, 1);
+         s.set_block_hashes(std::string(17, 'a'));
        }},
   };
   for (const Case& c : cases) {
@@ -150,6 +221,35 @@ TEST(Messages, AStepIsWrittenColumnByColumn) {
   EXPECT_EQ(wire::StepMessage(report).step().logprobs_size(), 0) << "nobody asked";
 }
 
+TEST(Messages, LogProbabilitiesOfAPromptComeInSeveral) {
+  PromptLogprobsOutput output{.key = {{7, 1}, 2}, .first = 0};
+  output.entries.emplace_back();
+  for (int i = 1; i < 2500; ++i) {
+    output.entries.push_back(TokenLogprobs{.logprob = -1.0f * static_cast<float>(i)});
+  }
+  output.entries.back()->top = {{4, -0.5f}, {5, -2.0f}};
+  const std::vector<v1::WorkerMessage> messages = wire::PromptLogprobsMessages(output);
+  ASSERT_EQ(messages.size(), 3u);
+  int first = 0;
+  for (const v1::WorkerMessage& message : messages) {
+    const v1::PromptLogprobs& part = message.prompt_logprobs();
+    EXPECT_EQ(part.key().number(), 1u);
+    EXPECT_EQ(part.key().attempt(), 2u);
+    EXPECT_EQ(part.first(), static_cast<std::uint32_t>(first));
+    for (int i = 0; i < part.logprobs_size(); ++i) {
+      EXPECT_EQ(part.logprobs(i).present(), first + i > 0);
+      EXPECT_EQ(part.logprobs(i).sampled(), -1.0f * static_cast<float>(first + i));
+    }
+    first += part.logprobs_size();
+  }
+  EXPECT_EQ(first, 2500);
+  EXPECT_EQ(messages[0].prompt_logprobs().logprobs_size(), 1024);
+  EXPECT_EQ(messages[2].prompt_logprobs().logprobs(2500 - 2049).ShortDebugString(),
+            "present: true sampled: -2499 top_token_ids: 4 top_token_ids: 5 top_logprobs: -0.5 "
+            "top_logprobs: -2");
+  EXPECT_TRUE(wire::PromptLogprobsMessages({.first = 5}).empty());
+}
+
 TEST(Messages, AnEndSaysWhy) {
   const auto text = [](const EndedOutput& ended) {
     return wire::EndedMessage(ended).ended().ShortDebugString();
@@ -157,9 +257,10 @@ TEST(Messages, AnEndSaysWhy) {
   EXPECT_EQ(text({.key = {{7, 1}, 1},
                   .reason = EndReason::kHandedOver,
                   .tokens = 1,
-                  .kv_transfer_bytes = 4096}),
+                  .kv_transfer_bytes = 4096,
+                  .cached_tokens = 128}),
             "key { router: 7 number: 1 attempt: 1 } reason: END_REASON_HANDED_OVER tokens: 1 "
-            "kv_transfer_bytes: 4096");
+            "kv_transfer_bytes: 4096 cached_tokens: 128");
   EXPECT_EQ(text({.key = {{7, 1}, 1},
                   .reason = EndReason::kError,
                   .status = absl::UnavailableError("draining: no")}),

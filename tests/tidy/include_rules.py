@@ -48,6 +48,7 @@ MAY_INCLUDE = {
     "worker/expert_parallel/bench": ["worker/expert_parallel", "observability/base"],
     "worker/expert_parallel/nccl": ["worker/expert_parallel", "kernels/cuda", "observability/base"],
     "worker/grammar": ["text/grammar", "proto/contract", "observability/base", "worker/model"],
+    "worker/grammar/bench": ["worker/grammar", "worker/model", "worker/device", "text/grammar", "observability/base"],
     "worker/engine": L0 + ["worker/cache", "worker/grammar", "worker/scheduler", "worker/model", "worker/kv_transfer",
                            "worker/expert_parallel"],
     "worker/engine/lockstep": ["worker/engine", "worker/model", "worker/expert_parallel",

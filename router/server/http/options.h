@@ -52,8 +52,8 @@ struct Options {
   std::size_t input_bytes_max = std::size_t{128} << 20;
 
   // --- How it ends ---
-  // After Stop, for answers to be written.
-  absl::Duration stop_wait_max = absl::Seconds(5);
+  // After Stop, for clients to take their last answer; as long as gRPC's have.
+  absl::Duration stop_wait_max = absl::Milliseconds(500);
 
   // How often limits of time are looked at, and Handler::OnTick is called.
   absl::Duration tick = absl::Milliseconds(50);

@@ -55,9 +55,6 @@ std::pair<int, std::string> Explain(const beast::error_code& error, const Reader
     return {413, fmt::format("the body is larger than {} bytes", limits.body_bytes_max)};
   }
   if (error == beast::http::error::bad_version) return {505, "only HTTP/1.0 and HTTP/1.1"};
-  if (error == beast::http::error::bad_transfer_encoding) {
-    return {501, "the transfer encoding is not chunked, or comes with a length"};
-  }
   return {400, fmt::format("not an HTTP request: {}", error.message())};
 }
 
@@ -121,6 +118,9 @@ void RequestReader::TakeHead() {
     Fail(505, "only HTTP/1.0 and HTTP/1.1");
   } else if (head_.version == 11 && message.count(field::host) != 1) {
     Fail(400, "HTTP/1.1 needs one Host field");
+  } else if (message.count(field::transfer_encoding) > 0 && !head_.chunked) {
+    // Beast would take the request for one without a body, and its body for the next request.
+    Fail(501, "the only transfer encoding is chunked");
   } else if (message.count(field::authorization) > 1) {
     Fail(400, "more than one Authorization field");
   } else if (!message[field::expect].empty() && !head_.expects_continue) {

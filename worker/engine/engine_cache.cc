@@ -1,7 +1,6 @@
 // The engine's dealings with the prefix cache: what a prompt finds there, and what it leaves.
 #include <algorithm>
 
-#include "observability/base/check.h"
 #include "proto/contract/limits.h"
 #include "worker/engine/engine.h"
 

@@ -137,7 +137,7 @@ class NanoCache : public testing::Test {
   static void SetUpTestSuite() {
     model_ = new LoadedModel(kNano, 1, StepLimitsFor(kScheduler));
     Rank rank(model(), {.prefix_cache = false});
-    expected_ = new Reply(rank.Serve(Request(1, 290)));
+    expected_ = new Reply(rank.Serve(Request(1, 150)));
     ASSERT_EQ(expected_->tokens.size(), kReply);
   }
   static void TearDownTestSuite() {
@@ -152,33 +152,33 @@ class NanoCache : public testing::Test {
   }
 
   static LoadedModel* model_;
-  static Reply* expected_;  // to the prompt of 290 tokens
+  static Reply* expected_;  // to the prompt of 150 tokens
 };
 LoadedModel* NanoCache::model_ = nullptr;
 Reply* NanoCache::expected_ = nullptr;
 
 TEST_F(NanoCache, EmptyPartlyFilledAndFull) {
   Rank rank(model(), {});
-  Expect(rank.Serve(Request(1, 290)), 0);
-  Expect(rank.Serve(Request(2, 290)), 256);
+  Expect(rank.Serve(Request(1, 150)), 0);
+  Expect(rank.Serve(Request(2, 150)), 128);
   Rank partly(model(), {});
-  partly.Serve(Request(1, 150));
-  Expect(partly.Serve(Request(2, 290)), 128);
+  partly.Serve(Request(1, 100));
+  Expect(partly.Serve(Request(2, 150)), 64);
 }
 
 TEST_F(NanoCache, AfterEvictions) {
-  Rank rank(model(), {.blocks = 8});
-  rank.Serve(Request(1, 290));
-  rank.Serve(Request(2, 400, /*which=*/2));  // takes seven of eight
-  Expect(rank.Serve(Request(3, 290)), 64);
-  Expect(rank.Serve(Request(4, 290)), 256);
+  Rank rank(model(), {.blocks = 5});
+  rank.Serve(Request(1, 150));
+  rank.Serve(Request(2, 200, /*which=*/2));  // takes four of five
+  Expect(rank.Serve(Request(3, 150)), 64);
+  Expect(rank.Serve(Request(4, 150)), 128);
 }
 
 TEST_F(NanoCache, WithNeighboursOfTheSameAndOtherPrompts) {
   Rank rank(model(), {});
-  rank.Serve(Request(1, 130));
+  rank.Serve(Request(1, 70));
   for (std::uint64_t number = 2; number < 8; ++number) {
-    rank.Push(Request(number, 290, number % 3 == 0 ? 3 : 1));
+    rank.Push(Request(number, 150, number % 3 == 0 ? 3 : 1));
   }
   std::uint32_t cached_tokens = 0;
   for (std::uint64_t number = 2; number < 8; ++number) {
@@ -187,7 +187,7 @@ TEST_F(NanoCache, WithNeighboursOfTheSameAndOtherPrompts) {
     cached_tokens += reply.cached_tokens;
     EXPECT_EQ(reply.SameAs(*expected_), number % 3 != 0) << number;
   }
-  EXPECT_GT(cached_tokens, 4 * 128u);
+  EXPECT_GT(cached_tokens, 4 * 64u);
 }
 
 TEST_F(NanoCache, OverAPrefillAndADecodeRank) {
@@ -198,7 +198,7 @@ TEST_F(NanoCache, OverAPrefillAndADecodeRank) {
   Rank prefill(model(), {.role = Role::kPrefill, .transfer = from.get()});
   Rank decode(model(), {.role = Role::kDecode, .transfer = to.get()});
   for (std::uint64_t number = 1; number <= 2; ++number) {
-    StartCommand start = Request(number, 290);
+    StartCommand start = Request(number, 150);
     start.transfer = {.value = number};
     start.leg = Leg::kDecode;
     decode.Push(start);
@@ -214,7 +214,7 @@ TEST_F(NanoCache, OverAPrefillAndADecodeRank) {
     reply.tokens.insert(reply.tokens.end(), rest.tokens.begin(), rest.tokens.end());
     reply.logprobs.insert(reply.logprobs.end(), rest.logprobs.begin(), rest.logprobs.end());
     reply.top.insert(reply.top.end(), rest.top.begin(), rest.top.end());
-    Expect(reply, number == 1 ? 0 : 256);
+    Expect(reply, number == 1 ? 0 : 128);
   }
 }
 
@@ -245,13 +245,13 @@ TEST_F(NanoCache, InAGroupOfTwoRanks) {
   while (ranks[0]->engine.load().forming || ranks[1]->engine.load().forming) {
     std::this_thread::yield();
   }
-  ranks[0]->Push(Request(1, 290));
-  ranks[1]->Push(Request(1, 290, /*which=*/2));
+  ranks[0]->Push(Request(1, 150));
+  ranks[1]->Push(Request(1, 150, /*which=*/2));
   Expect(ranks[0]->replies.Await(1), 0);
   ranks[1]->replies.Await(1);
-  ranks[0]->Push(Request(2, 290));
-  ranks[1]->Push(Request(2, 290));
-  Expect(ranks[0]->replies.Await(2), 256);
+  ranks[0]->Push(Request(2, 150));
+  ranks[1]->Push(Request(2, 150));
+  Expect(ranks[0]->replies.Await(2), 128);
   Expect(ranks[1]->replies.Await(2), 0);
 }
 

@@ -95,6 +95,7 @@ void Engine::ReportFollowers(Sequence& sequence, std::uint32_t first,
   if (first == 0) output.entries.emplace_back();
   for (TokenLogprobs& logprobs : followers) output.entries.emplace_back(std::move(logprobs));
   followers.clear();
+  if (output.entries.empty()) return;
   reports_.AddPromptLogprobs(sequence.start.link, std::move(output));
 }
 
@@ -108,11 +109,11 @@ void Engine::ApplyRow(const Row& row, SampledToken& sampled) {
   const std::uint32_t first = sequence.computed;
   sequence.computed += row.chunk;
   metrics_.prompt_tokens_total.Add(row.chunk);
+  KeepComputed(sequence);
   if (!sampled.status.ok()) {  // also of a chunk that asked for no token
     EndFaulty(sequence, sampled.status);
     return;
   }
-  KeepComputed(sequence);
   ReportFollowers(sequence, first, sampled.followers);
   const bool prompt_done = sequence.computed == sequence.prompt_tokens();
   if (prompt_done) {

@@ -11,6 +11,7 @@
 
 #include "proto/contract/status.h"
 #include "worker/engine/rules/handover.h"
+#include "worker/engine/rules/reply_rules.h"
 #include "worker/engine/rules/role.h"
 #include "worker/engine/rules/start_check.h"
 
@@ -18,6 +19,7 @@ namespace baleen::worker {
 namespace {
 
 using contract::Reason;
+using testing::ElementsAre;
 using testing::HasSubstr;
 
 StartLimits Limits() {
@@ -101,8 +103,67 @@ std::vector<Refusal> Refusals() {
   };
 }
 
+std::vector<Refusal> RuleRefusals() {
+  using S = StartCommand;
+  using L = StartLimits;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  return {
+      {"NaN min_p", [nan](S& s, L&) { s.sampling.min_p = nan; }, Reason::kInvalidRequest,
+       "min_p nan is not in [0, 1]"},
+      {"min_p above one", [](S& s, L&) { s.sampling.min_p = 1.5f; }, Reason::kInvalidRequest,
+       "min_p 1.5"},
+      {"no repetition penalty", [](S& s, L&) { s.sampling.repetition_penalty = 0.0f; },
+       Reason::kInvalidRequest, "repetition_penalty 0 is not in (0, 2]"},
+      {"NaN repetition penalty", [nan](S& s, L&) { s.sampling.repetition_penalty = nan; },
+       Reason::kInvalidRequest, "repetition_penalty nan"},
+      {"frequency penalty", [](S& s, L&) { s.sampling.frequency_penalty = -2.5f; },
+       Reason::kInvalidRequest, "frequency_penalty -2.5 is not in [-2, 2]"},
+      {"presence penalty", [](S& s, L&) { s.sampling.presence_penalty = 2.5f; },
+       Reason::kInvalidRequest, "presence_penalty 2.5 is not in [-2, 2]"},
+      {"NaN bias",
+       [nan](S& s, L&) {
+         s.sampling.biases = {{1, nan}};
+       },
+       Reason::kInvalidRequest, "logit_bias nan is not in [-100, 100]"},
+      {"bias too large",
+       [](S& s, L&) {
+         s.sampling.biases = {{1, 101.0f}};
+       },
+       Reason::kInvalidRequest, "logit_bias 101"},
+      {"bias outside of the vocabulary",
+       [](S& s, L&) {
+         s.sampling.biases = {{64, 1.0f}};
+       },
+       Reason::kInvalidRequest, "logit_bias has token 64, which is not in the vocabulary of 64"},
+      {"a bias twice",
+       [](S& s, L&) {
+         s.sampling.biases = {{3, 1.0f}, {4, 1.0f}, {3, 2.0f}};
+       },
+       Reason::kInvalidRequest, "token 3 more than once"},
+      {"stop token outside of the vocabulary",
+       [](S& s, L&) {
+         s.stop_token_ids = {5, -1};
+       },
+       Reason::kInvalidRequest, "stop_token_ids has token -1"},
+      {"more tokens at least than at most", [](S& s, L&) { s.tokens_min = 51; },
+       Reason::kInvalidRequest, "tokens_min 51 is above tokens_max 50"},
+      {"a grammar nobody compiles", [](S& s, L&) { s.grammar.emplace(); }, Reason::kInvalidRequest,
+       "without grammars"},
+      {"too many prompt logprobs", [](S& s, L&) { s.prompt_logprobs = 21; },
+       Reason::kInvalidRequest, "prompt_logprobs 21 is not in [0, 20]"},
+      {"prompt logprobs where no prompt is computed",
+       [](S& s, L&) {
+         s.leg = Leg::kDecode;
+         s.prompt_logprobs = 0;
+       },
+       Reason::kInvalidRequest, "does not compute the prompt"},
+  };
+}
+
 TEST(CheckStart, RefusesWithTheReasonAndTheLimit) {
-  for (const Refusal& refusal : Refusals()) {
+  std::vector<Refusal> refusals = Refusals();
+  for (const Refusal& refusal : RuleRefusals()) refusals.push_back(refusal);
+  for (const Refusal& refusal : refusals) {
     StartCommand start = Good();
     StartLimits limits = Limits();
     refusal.change(start, limits);
@@ -121,6 +182,76 @@ TEST(CheckStart, TakesWhatIsWithinTheLimits) {
   edge.sampling.temperature = 0.01f;
   edge.sampling.logprobs = 0;
   EXPECT_TRUE(CheckStart(edge, Limits()).ok());
+  edge.sampling.min_p = 1.0f;
+  edge.sampling.repetition_penalty = 2.0f;
+  edge.sampling.frequency_penalty = -2.0f;
+  edge.sampling.presence_penalty = 2.0f;
+  edge.sampling.biases = {{0, -100.0f}, {63, 100.0f}};
+  edge.stop_token_ids = {0, 63, 63};
+  edge.tokens_min = edge.tokens_max;
+  edge.prompt_logprobs = 20;
+  EXPECT_TRUE(CheckStart(edge, Limits()).ok());
+}
+
+ModelInfo SomeModel() { return {.vocabulary_size = 64, .eos_token_ids = {1, 9, 64}}; }
+
+TEST(ReplyRules, CountThePromptOnceAndTheReplyEachTime) {
+  StartCommand start = Good();
+  start.prompt = {5, 3, 5, 60};
+  start.ignore_eos = true;
+  start.sampling.repetition_penalty = 1.5f;
+  ReplyRules rules(start, SomeModel());
+  for (const std::int32_t token : {5, 7, 7, 0, 7}) rules.Add(token);
+  const auto prompt = [](std::int32_t token, std::uint32_t times) {
+    return TokenUse{.token = token, .in_reply = times, .in_prompt = true};
+  };
+  EXPECT_THAT(rules.uses(),
+              ElementsAre(TokenUse{.token = 0, .in_reply = 1}, prompt(3, 0), prompt(5, 1),
+                          TokenUse{.token = 7, .in_reply = 3}, prompt(60, 0)));
+}
+
+TEST(ReplyRules, CountOnlyWhatAPenaltyLooksAt) {
+  StartCommand start = Good();
+  start.ignore_eos = true;
+  ReplyRules none(start, SomeModel());
+  none.Add(5);
+  EXPECT_TRUE(none.uses().empty());
+  start.sampling.presence_penalty = 0.1f;
+  ReplyRules reply(start, SomeModel());
+  EXPECT_TRUE(reply.uses().empty());
+  reply.Add(5);
+  EXPECT_THAT(reply.uses(), ElementsAre(TokenUse{.token = 5, .in_reply = 1}));
+}
+
+TEST(ReplyRules, EndsAreBannedUntilThereAreEnoughTokens) {
+  StartCommand start = Good();
+  start.stop_token_ids = {30};
+  start.tokens_min = 2;
+  start.ignore_eos = true;
+  ReplyRules rules(start, SomeModel());
+  EXPECT_THAT(rules.banned(), testing::UnorderedElementsAre(30, 1, 9)) << "those that exist";
+  rules.Add(5);
+  EXPECT_EQ(rules.banned().size(), 3u);
+  rules.Add(5);
+  EXPECT_TRUE(rules.banned().empty());
+  rules.Add(1);
+  EXPECT_FALSE(rules.ended().has_value()) << "ignored";
+  rules.Add(30);
+  EXPECT_EQ(rules.ended(), EndReason::kStop) << "not ignored";
+}
+
+TEST(ReplyRules, AStopAtTheLastTokenIsAStop) {
+  StartCommand start = Good();
+  start.tokens_max = 2;
+  ReplyRules length(start, SomeModel());
+  length.Add(5);
+  EXPECT_FALSE(length.ended().has_value());
+  length.Add(5);
+  EXPECT_EQ(length.ended(), EndReason::kLength);
+  ReplyRules stop(start, SomeModel());
+  stop.Add(5);
+  stop.Add(9);
+  EXPECT_EQ(stop.ended(), EndReason::kStop);
 }
 
 TEST(Blocks, CoverEveryTokenThatIsFed) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "proto/contract/status.h"
+#include "tests/fakes/fake_grammars.h"
 #include "tests/worker/engine/harness.h"
 #include "worker/kv_transfer/memory_kv_transfer.h"
 
@@ -30,6 +31,8 @@ TransferLimits LimitsFor(std::uint32_t transfers_max = 256) {
 struct PairOptions {
   std::uint32_t prefill_tokens_max = 512;
   std::uint32_t decode_transfers_max = 256;
+  Grammars* prefill_grammars = nullptr;
+  Grammars* decode_grammars = nullptr;
 };
 
 // A prefill rank and a decode rank, joined in memory.
@@ -44,6 +47,7 @@ class Pair {
   static HarnessOptions OptionsOf(Role role, const PairOptions& options) {
     HarnessOptions harness;
     harness.engine.role = role;
+    harness.grammars = role == Role::kPrefill ? options.prefill_grammars : options.decode_grammars;
     harness.engine.scheduler.prefill_tokens_max = options.prefill_tokens_max;
     return harness;
   }
@@ -87,6 +91,56 @@ class Pair {
 void ExpectFailed(const Heard& heard, Reason reason) {
   ASSERT_TRUE(heard.ended.has_value());
   EXPECT_EQ(ReasonOf(heard.ended->status), reason) << heard.ended->status;
+}
+
+// The decode rank goes on with the prompt and the first token that it was told.
+TEST(Handover, EveryRuleGivesTheReplyOfOneRank) {
+  FakeGrammars prefill_grammars(64);
+  FakeGrammars decode_grammars(64);
+  Pair pair({.prefill_tokens_max = 50,
+             .prefill_grammars = &prefill_grammars,
+             .decode_grammars = &decode_grammars});
+  int stopped_first = 0;
+  for (std::uint64_t number = 1; number <= 60; ++number) {
+    StartCommand start = pair.PrefillLeg(number, 100, 40);
+    start.sampling.repetition_penalty = 1.5f;
+    start.sampling.frequency_penalty = 0.5f;
+    start.sampling.presence_penalty = number % 2 == 0 ? 1.0f : 0.0f;
+    start.sampling.biases = {{2, 1.0f}};
+    start.stop_token_ids = {3, 4, 5, 6, 7, 10, 13, 16, 19};
+    start.tokens_min = number % 3 * 5;
+    const std::optional<std::int32_t> after =
+        number % 4 == 0 ? std::optional<std::int32_t>(20) : std::nullopt;
+    start.grammar = {.source = {text::GrammarKind::kRegex, "x"}, .after_token = after};
+    StartCommand decode = Pair::DecodeLeg(start);
+    start.prompt_logprobs = 2;
+    pair.decode.Push(decode);
+    pair.prefill.Push(start);
+    pair.Pump(100);
+    const auto reply = pair.prefill.model.Reply(
+        start, [after](std::span<const std::int32_t> so_far, std::int32_t token) {
+          return FakeGrammars::AllowsAfter(after, so_far, token);
+        });
+    const Heard& first = pair.prefill.sink.Of(start.key);
+    const Heard& rest = pair.decode.sink.Of(start.key);
+    EXPECT_EQ(first.prompt_logprobs, pair.prefill.model.PromptLogprobs(start.prompt, 2));
+    EXPECT_THAT(rest.prompt_logprobs, IsEmpty());
+    std::vector<std::int32_t> both = first.tokens;
+    both.insert(both.end(), rest.tokens.begin(), rest.tokens.end());
+    EXPECT_EQ(both, reply) << number;
+    ASSERT_TRUE(first.ended.has_value());
+    if (first.ended->reason == EndReason::kStop) {
+      ++stopped_first;
+      pair.decode.Push(ReleaseCommand{.key = start.key});
+      pair.Pump(5);
+    } else {
+      EXPECT_EQ(first.ended->reason, EndReason::kHandedOver);
+      const bool stopped = std::ranges::count(start.stop_token_ids, reply.back()) > 0;
+      EXPECT_EQ(rest.ended->reason, stopped ? EndReason::kStop : EndReason::kLength);
+    }
+  }
+  EXPECT_GT(stopped_first, 0) << "a stop token as the first one";
+  pair.ExpectAllBack();
 }
 
 TEST(Handover, TheReplyIsTheSameAsOnOneRank) {

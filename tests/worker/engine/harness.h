@@ -73,6 +73,7 @@ struct HarnessOptions {
   EngineOptions engine;
   std::uint32_t blocks = 64;
   FakeModelOptions model;  // limits are set to fit
+  Grammars* grammars = nullptr;
 };
 
 class Harness {
@@ -92,7 +93,8 @@ class Harness {
                                 .inbox = inbox,
                                 .sink = sink,
                                 .metrics = metrics,
-                                .cache_feed = &feed}) {}
+                                .cache_feed = &feed,
+                                .grammars = options.grammars}) {}
 
   void Push(Command command) {
     const absl::Status status = inbox.Push(std::move(command));

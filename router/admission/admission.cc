@@ -39,16 +39,17 @@ Admission::Ticket::~Ticket() {
 }
 
 Admission::Admission(const AdmissionOptions& options, const Clock& clock)
-    : options_(options), clock_(clock), asked_by_others_(-absl::InfiniteDuration()) {}
+    : options_(options), clock_(clock) {}
 
 absl::StatusOr<Admission::Ticket> Admission::Admit(const AdmissionRequest& request) {
   const absl::Duration now = clock_.Monotonic();
   const std::lock_guard lock(mutex_);
   if (!admitting_) return MakeStatus(Reason::kDraining, "this router is shutting down");
   if (asked_latest_ != request.tenant) {
-    if (asked_latest_) asked_by_others_ = now;
+    asked_by_others_ = asked_latest_at_;
     asked_latest_ = std::string(request.tenant);
   }
+  asked_latest_at_ = now;
   if (const std::optional<std::string> obstacle = ObstacleLocked(request)) {
     return MakeStatus(Reason::kQueueFull,
                       fmt::format("{}; retry after {} ms", *obstacle,

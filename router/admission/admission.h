@@ -111,9 +111,10 @@ class Admission {
   std::uint32_t requests_ = 0;
   std::uint64_t bytes_ = 0;
   std::unordered_map<std::string, Share> shares_;  // of tenants that are inside
-  std::optional<std::string> asked_latest_;        // the tenant that asked last
-  absl::Duration asked_by_others_;                 // when it was another one than the time before
-  double mean_stay_s_ = 1.0;                       // moving average
+  std::string asked_latest_;                       // the tenant that asked last
+  absl::Duration asked_latest_at_ = -absl::InfiniteDuration();
+  absl::Duration asked_by_others_ = -absl::InfiniteDuration();  // when any other one did
+  double mean_stay_s_ = 1.0;                                    // moving average
 };
 
 }  // namespace baleen::router

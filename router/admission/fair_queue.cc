@@ -36,6 +36,7 @@ FairQueue::Place FairQueue::Enter(std::string_view tenant, std::uint32_t priorit
   place.waits_ = true;
   account.work += waiting.work;
   band.work += waiting.work;
+  work_ += waiting.work;
   ++waiting_;
   if (is_new && band.accounts.size() > 2 * accounts_max_) Forget(band);
   return place;
@@ -60,6 +61,7 @@ void FairQueue::StopWaiting(Place& place) {
   place.waits_ = false;
   account.work -= work;
   band.work -= work;
+  work_ -= work;
   --waiting_;
   if (!account.waiting.empty()) return;
   band.left_last = &account;

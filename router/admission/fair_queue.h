@@ -101,6 +101,8 @@ class FairQueue {
   void Leave(Place& place);
 
   std::size_t size() const { return waiting_; }
+  // Of all that wait.
+  std::uint64_t work() const { return work_; }
   // The one to start next; null: none waits.
   const Waiting* Head() const;
 
@@ -121,6 +123,7 @@ class FairQueue {
   const std::size_t accounts_max_;
   std::array<Band, contract::kPriorityMax + 1> bands_;
   std::size_t waiting_ = 0;
+  std::uint64_t work_ = 0;
   std::uint64_t entered_ = 0;
 };
 

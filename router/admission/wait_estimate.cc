@@ -11,6 +11,7 @@ constexpr double kMemoryS = 10.0;
 // Fewer starts, or less time, say nothing about a rate.
 constexpr double kStartsLeast = 4.0;
 constexpr double kBackloggedLeastS = 0.5;
+constexpr double kBackloggedEnoughS = 5.0;  // however long the runs are
 // Of the newest reply in the averages: the last twenty or so decide.
 constexpr double kNewestWeight = 0.1;
 
@@ -37,6 +38,7 @@ void WaitEstimate::SetBacklogged(absl::Duration now, bool backlogged) {
   sums_ = At(now);
   updated_ = now;
   backlogged_ = backlogged;
+  backlogged_since_ = now;
 }
 
 void WaitEstimate::Finished(absl::Duration to_first_token, absl::Duration total,
@@ -54,7 +56,9 @@ void WaitEstimate::Finished(absl::Duration to_first_token, absl::Duration total,
 std::optional<absl::Duration> WaitEstimate::Wait(absl::Duration now,
                                                  std::uint64_t work_before) const {
   const Sums sums = At(now);
-  if (sums.starts < kStartsLeast || sums.backlogged_s < kBackloggedLeastS) return std::nullopt;
+  const double two_runs_s = 2.0 * (first_token_s_ + later_token_s_ * tokens_);
+  const double least_s = std::clamp(two_runs_s, kBackloggedLeastS, kBackloggedEnoughS);
+  if (sums.starts < kStartsLeast || sums.backlogged_s < least_s) return std::nullopt;
   return absl::Seconds(static_cast<double>(work_before) * sums.backlogged_s / sums.work);
 }
 

@@ -20,11 +20,16 @@ class WaitEstimate {
   void Finished(absl::Duration to_first_token, absl::Duration total, std::uint32_t tokens);
 
   // Until `work_before` has been started, at the rate of the last seconds in which somebody waited.
-  // nullopt: too few have been started in them to tell.
+  // nullopt: too few have been started in them to tell; room comes in bursts, so they must span the
+  // usual run twice.
   std::optional<absl::Duration> Wait(absl::Duration now, std::uint64_t work_before) const;
   // From start to end, for a reply of the usual length or `tokens_max`; zero before any has
   // finished.
   absl::Duration Run(std::uint32_t tokens_max) const;
+  // For how long there has been somebody waiting all the time; zero: nobody waits.
+  absl::Duration BackloggedFor(absl::Duration now) const {
+    return backlogged_ ? now - backlogged_since_ : absl::ZeroDuration();
+  }
 
  private:
   // Sums of which a part of the past is forgotten every second.
@@ -38,6 +43,7 @@ class WaitEstimate {
   Sums sums_;
   absl::Duration updated_;
   bool backlogged_ = false;
+  absl::Duration backlogged_since_;
 
   bool has_finished_ = false;
   double first_token_s_ = 0.0;

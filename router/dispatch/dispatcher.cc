@@ -19,11 +19,27 @@ namespace {
 
 constexpr absl::Duration kRetryAfterMin = absl::Milliseconds(50);
 constexpr absl::Duration kRetryAfterMax = absl::Seconds(30);
+constexpr absl::Duration kRetryAfterUnknown = absl::Seconds(1);
+// A queue under overload is as long as it may be: without a margin, half of those who are let in
+// would be a little too late in the end. And room comes in bursts, a part of a run apart.
+constexpr double kWaitMargin = 1.25;
+constexpr double kRunMargin = 0.5;
 
 std::uint64_t Mix(std::uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
   return x ^ (x >> 31);
+}
+
+std::uint64_t WorkOf(const Live& live) {
+  return live.request.prompt->size() + std::uint64_t{live.request.tokens_max};
+}
+
+// How many wait before it, each as large as they are on average.
+double RequestsBefore(const WaitingRoom& room, const Live& live) {
+  return static_cast<double>(room.queue.size()) *
+         static_cast<double>(room.queue.WorkBefore(live.place)) /
+         static_cast<double>(room.queue.work());
 }
 
 std::string InMilliseconds(absl::Duration duration) {
@@ -59,11 +75,8 @@ void Dispatcher::Submit(Request request) {
   // Models are those that this router serves: validated.
   live.room = &rooms_[live.request.model];
   FairQueue& queue = live.room->queue;
-  live.place =
-      queue.Enter(live.request.tenant, live.request.priority,
-                  {.number = number,
-                   .work = live.request.prompt->size() + std::uint64_t{live.request.tokens_max},
-                   .since = live.submitted});
+  live.place = queue.Enter(live.request.tenant, live.request.priority,
+                           {.number = number, .work = WorkOf(live), .since = live.submitted});
   // Those before it have found no room, and none has come since.
   if (queue.Head()->number == number) TryStart(*live.room);
   if (const auto still = lives_.find(number); still != lives_.end() && still->second->waiting()) {
@@ -180,11 +193,15 @@ void Dispatcher::Tick() {
   TryStartAll();  // room has come, or another request is at the head of its queue
 }
 
-DispatchCounts Dispatcher::counts() const {
+std::size_t Dispatcher::Waiting() const {
   std::size_t waiting = 0;
   for (const auto& [model, room] : rooms_) waiting += room.queue.size();
-  return {.running = lives_.size() - waiting,
-          .waiting = waiting,
+  return waiting;
+}
+
+DispatchCounts Dispatcher::counts() const {
+  return {.running = Running(),
+          .waiting = Waiting(),
           .closing = closing_.size(),
           .stale_frames_total = stale_frames_total_};
 }
@@ -213,25 +230,55 @@ void Dispatcher::FlushSinks() {
 
 // --- Waiting ---
 
+std::optional<absl::Duration> Dispatcher::WaitOf(const Live& live, absl::Duration now) const {
+  const WaitingRoom& room = *live.room;
+  if (const auto wait = room.estimate.Wait(now, room.queue.WorkBefore(live.place))) return wait;
+  const absl::Duration run = room.estimate.Run(live.request.tokens_max);
+  if (run == absl::ZeroDuration()) return std::nullopt;
+  // No rate yet, but how long a request runs: so many end in that time as run now.
+  return run *
+         (RequestsBefore(room, live) / static_cast<double>(std::max<std::size_t>(Running(), 1)));
+}
+
 void Dispatcher::RefuseIfTooLate(Live& live) {
   const absl::Duration now = clock_.Monotonic();
-  const auto wait = live.room->estimate.Wait(now, live.room->queue.WorkBefore(live.place));
-  if (!wait) return;
-  const absl::Duration until_deadline =
-      live.request.deadline - now - live.room->estimate.Run(live.request.tokens_max);
-  const absl::Duration most = std::min(options_.queue_wait_max, until_deadline);
-  if (*wait <= most) return;
-  live.ending.retry_after =
-      std::clamp(*wait - std::max(most, absl::ZeroDuration()), kRetryAfterMin, kRetryAfterMax);
-  Fail(live, MakeStatus(
-                 Reason::kQueueFull,
-                 fmt::format("about {} of waiting are before it, {}; retry after {}",
-                             InMilliseconds(*wait),
-                             until_deadline < options_.queue_wait_max
-                                 ? fmt::format("it would have to start within {} for its deadline",
-                                               InMilliseconds(std::max(most, absl::ZeroDuration())))
-                                 : fmt::format("limit {}", InMilliseconds(options_.queue_wait_max)),
-                             InMilliseconds(live.ending.retry_after))));
+  const WaitingRoom& room = *live.room;
+  const std::optional<absl::Duration> wait = WaitOf(live, now);
+  if (!wait) {
+    const std::size_t most =
+        std::max(options_.waiting_unknown_max, options_.waiting_unknown_per_running * Running());
+    const double before = RequestsBefore(room, live);
+    if (before < static_cast<double>(most)) return;
+    live.ending.retry_after = kRetryAfterUnknown;
+    Fail(live, MakeStatus(Reason::kQueueFull,
+                          fmt::format("{:.0f} requests wait before it, limit {} until some have "
+                                      "finished; retry after {}",
+                                      before, most, InMilliseconds(live.ending.retry_after))));
+    return;
+  }
+  const bool standing = room.estimate.BackloggedFor(now) > options_.standing_queue_after;
+  const absl::Duration limit =
+      standing ? std::min(options_.queue_wait_max, options_.standing_queue_wait_max)
+               : options_.queue_wait_max;
+  const absl::Duration run = room.estimate.Run(live.request.tokens_max);
+  const absl::Duration until_deadline = live.request.deadline - now - run;
+  const absl::Duration most = std::max(std::min(limit, until_deadline), absl::ZeroDuration());
+  const absl::Duration cautious = *wait * kWaitMargin + run * kRunMargin;
+  if (cautious <= most) return;
+  live.ending.retry_after = std::clamp(cautious - most, kRetryAfterMin, kRetryAfterMax);
+  Fail(live,
+       MakeStatus(
+           Reason::kQueueFull,
+           fmt::format("it would wait for about {}, {} {}; retry after {}", InMilliseconds(*wait),
+                       until_deadline < limit ? "its deadline leaves" : "the limit is",
+                       InMilliseconds(most), InMilliseconds(live.ending.retry_after))));
+}
+
+// Room given to what will not end in time is lost to those that would: under overload that would
+// become all of it. Who has not waited, or is alone, gets its chance.
+bool Dispatcher::WouldEndTooLate(const Live& live, absl::Duration now) const {
+  return live.submitted < now && live.room->queue.size() > 1 &&
+         live.request.deadline - now < live.room->estimate.Run(live.request.tokens_max);
 }
 
 void Dispatcher::FailForDeadline(Live& live) {
@@ -243,7 +290,7 @@ void Dispatcher::ExpireWaiting(absl::Duration now) {
   for (auto& [model, room] : rooms_) {
     for (const std::uint64_t number : room.queue.WaitingSince(now - options_.queue_wait_max)) {
       Live& live = *lives_.at(number);
-      const auto wait = room.estimate.Wait(now, room.queue.WorkBefore(live.place));
+      const auto wait = WaitOf(live, now);
       if (wait) live.ending.retry_after = std::clamp(*wait, kRetryAfterMin, kRetryAfterMax);
       Fail(live, MakeStatus(Reason::kQueueFull,
                             fmt::format("no worker had room within {}",
@@ -264,6 +311,11 @@ void Dispatcher::TryStart(WaitingRoom& room) {
     const absl::Duration now = clock_.Monotonic();
     if (live.request.deadline <= now) {
       FailForDeadline(live);
+      continue;
+    }
+    if (WouldEndTooLate(live, now)) {
+      Fail(live, MakeStatus(Reason::kQueueFull,
+                            "it has waited too long to end before its deadline, and others wait"));
       continue;
     }
     RouteExplanation explanation;
@@ -292,7 +344,7 @@ RouteResult Dispatcher::Plan(const Live& live, RouteExplanation* explanation) {
   RouteQuery query = QueryOf(live);
   // Log-probabilities of a prompt need all of it computed.
   if (live.request.block_hashes != nullptr && !live.request.prompt_logprobs) {
-    query.cached_blocks = workers_.MatchPrefix(*live.request.block_hashes);
+    query.cached_blocks = workers_.MatchPrefix(*live.request.block_hashes, clock_.Monotonic());
   }
   draws_ += 0x9e3779b97f4a7c15ULL;
   query.draw = Mix(draws_);
@@ -343,6 +395,9 @@ void Dispatcher::Start(Live& live, const RoutePlan& plan, const RouteExplanation
     StartLeg(live.decode, DecodeWork(query), frame);
     frame.leg = Leg::kPrefill;
     frame.peer_address = workers_.info(plan.decode).data_plane_address;
+  }
+  if (live.request.block_hashes != nullptr) {
+    workers_.SentPrompt(plan.prefill, live.request.block_hashes, clock_.Monotonic());
   }
   frame.prompt_logprobs = live.request.prompt_logprobs;
   frame.block_hashes = live.request.block_hashes;

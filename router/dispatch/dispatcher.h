@@ -50,6 +50,14 @@ struct DispatchOptions {
   std::uint32_t attempts_max = 2;
   // The longest wait for room; then the request ends with kQueueFull.
   absl::Duration queue_wait_max = absl::Seconds(30);
+  // Once somebody has waited all the time for this long, the load is no burst: from then on nobody
+  // is let in who would wait longer than the second. So a queue is short when overload ends.
+  absl::Duration standing_queue_after = absl::Seconds(5);
+  absl::Duration standing_queue_wait_max = absl::Seconds(4);
+  // While waits cannot be estimated yet, so many may wait: this number, or this many times those
+  // that run.
+  std::size_t waiting_unknown_max = 256;
+  std::size_t waiting_unknown_per_running = 4;
   // The longest wait for the Ended frame of a leg whose request has ended.
   absl::Duration closing_max = absl::Seconds(10);
   // The longest wait for the prefill rank's word on a transfer that failed at the decode rank. A
@@ -127,7 +135,12 @@ class Dispatcher {
   void FlushSinks();
 
   // Waiting and starting.
+  std::size_t Waiting() const;
+  std::size_t Running() const { return lives_.size() - Waiting(); }
+  // How long a waiting request will wait; nullopt: nothing has been measured.
+  std::optional<absl::Duration> WaitOf(const Live& live, absl::Duration now) const;
   void RefuseIfTooLate(Live& live);
+  bool WouldEndTooLate(const Live& live, absl::Duration now) const;
   void ExpireWaiting(absl::Duration now);
   void TryStart(WaitingRoom& room);
   void TryStartAll();

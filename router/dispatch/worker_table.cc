@@ -17,6 +17,7 @@ void WorkerTable::Add(WorkerId id, std::shared_ptr<const WorkerInfo> info, Worke
   const std::uint64_t blocks = info->kv_blocks_total;
   view_.workers.push_back({.id = id,
                            .slot = prefixes_.AddRank(blocks).value_or(kPrefixSlotsMax),
+                           .facts = FactsOf(*info),
                            .info = std::move(info)});
   entries_.emplace(id, Entry{.link = &link});
 }
@@ -45,8 +46,23 @@ void WorkerTable::TakeCacheEvents(WorkerId id, const CacheEventsFrame& events) {
     worker->slot = prefixes_.AddRank(worker->info->kv_blocks_total).value_or(kPrefixSlotsMax);
     if (worker->slot >= kPrefixSlotsMax) return;
   }
+  entries_.at(id).keeps_blocks = true;
   prefixes_.Store(worker->slot, events.stored);
   prefixes_.Evict(worker->slot, events.evicted);
+}
+
+void WorkerTable::SentPrompt(WorkerId id, std::shared_ptr<const BlockHashes> hashes,
+                             absl::Duration now) {
+  const WorkerView* worker = Find(id);
+  if (worker == nullptr || !entries_.at(id).keeps_blocks) return;
+  recent_.Add(worker->slot, std::move(hashes), now);
+}
+
+std::span<const std::uint16_t> WorkerTable::MatchPrefix(std::span<const contract::BlockHash> hashes,
+                                                        absl::Duration now) {
+  const std::span<std::uint16_t> depths = prefixes_.Match(hashes);
+  recent_.Raise(hashes, now, depths);
+  return depths;
 }
 
 void WorkerTable::SetSuspect(WorkerId id, bool suspect) {

@@ -10,6 +10,7 @@
 #include "router/dispatch/links.h"
 #include "router/policy/cluster_view.h"
 #include "router/policy/prefix/prefix_index.h"
+#include "router/policy/prefix/recent_prompts.h"
 
 namespace baleen::router {
 
@@ -35,10 +36,11 @@ class WorkerTable {
 
   // What the worker has in its cache. No effect when it is gone.
   void TakeCacheEvents(WorkerId id, const CacheEventsFrame& events);
+  // The worker was sent a prompt of these blocks, and will have them if it keeps any.
+  void SentPrompt(WorkerId id, std::shared_ptr<const BlockHashes> hashes, absl::Duration now);
   // For RouteQuery::cached_blocks; valid until the next call of anything.
-  std::span<const std::uint16_t> MatchPrefix(std::span<const contract::BlockHash> hashes) {
-    return prefixes_.Match(hashes);
-  }
+  std::span<const std::uint16_t> MatchPrefix(std::span<const contract::BlockHash> hashes,
+                                             absl::Duration now);
   // To be called now and then: forgets, a part at a time, what lost workers had.
   void Sweep() { prefixes_.Sweep(); }
 
@@ -63,12 +65,14 @@ class WorkerTable {
   struct Entry {
     WorkerLink* link = nullptr;
     std::uint64_t reports = 0;
+    bool keeps_blocks = false;  // it has reported some
   };
 
   WorkerView* Find(WorkerId id);
 
   ClusterView view_;
   PrefixIndex prefixes_;
+  RecentPrompts recent_;
   std::map<WorkerId, Entry> entries_;
 };
 

@@ -38,22 +38,14 @@ Work& Work::operator-=(const Work& other) {
   return *this;
 }
 
-std::uint64_t WorkerView::Sequences() const {
-  const std::uint64_t reported =
-      std::uint64_t{load.sequences_running} + load.sequences_waiting + since_report.sequences;
-  return std::max<std::uint64_t>(reported, own.sequences);
-}
+std::uint64_t ModelKey(std::string_view name) { return std::hash<std::string_view>{}(name); }
 
-std::uint64_t WorkerView::PromptTokensPending() const {
-  return load.prompt_tokens_pending + since_report.prompt_tokens;
-}
-
-std::uint64_t WorkerView::ContextTokens() const {
-  return std::max(load.context_tokens_held + since_report.context_tokens, own.context_tokens);
-}
-
-std::uint64_t WorkerView::KvBlocks() const {
-  return std::max(load.kv_blocks_used + since_report.kv_blocks, own.kv_blocks);
+RankFacts FactsOf(const WorkerInfo& info) {
+  return {.model = ModelKey(info.model.name),
+          .role = info.role,
+          .kv_blocks_total = info.kv_blocks_total,
+          .sequences_max = info.sequences_max,
+          .step_tokens_max = info.step_tokens_max};
 }
 
 const WorkerView* ClusterView::Find(WorkerId id) const {

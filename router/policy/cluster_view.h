@@ -2,6 +2,7 @@
 // decision.
 #pragma once
 
+#include <algorithm>
 #include <compare>
 #include <cstdint>
 #include <functional>
@@ -80,10 +81,25 @@ struct Work {
   friend bool operator==(const Work&, const Work&) = default;
 };
 
+// What every routing decision reads of every rank: a copy out of its WorkerInfo, close at hand.
+struct RankFacts {
+  std::uint64_t model = 0;  // ModelKey of its name
+  Role role = Role::kMixed;
+  std::uint32_t kv_blocks_total = 0;
+  std::uint32_t sequences_max = 0;
+  std::uint32_t step_tokens_max = 0;
+};
+
+// 64 bits that stand for a model's name, in this process. A cluster has a handful of models.
+std::uint64_t ModelKey(std::string_view name);
+
+RankFacts FactsOf(const WorkerInfo& info);
+
 // A worker and its load. The router's own knowledge bridges the time between two reports.
 struct WorkerView {
   WorkerId id;
   std::uint32_t slot = 0;  // the rank in PrefixIndex
+  RankFacts facts;         // of info
   std::shared_ptr<const WorkerInfo> info;
   LoadReport load;
   Work since_report;  // sent after `load` came in, so not in it
@@ -92,10 +108,20 @@ struct WorkerView {
 
   // Estimates of the load now: what was reported and sent since, and never less than what this
   // router itself has there.
-  std::uint64_t Sequences() const;
-  std::uint64_t PromptTokensPending() const;
-  std::uint64_t ContextTokens() const;
-  std::uint64_t KvBlocks() const;
+  std::uint64_t Sequences() const {
+    const std::uint64_t reported =
+        std::uint64_t{load.sequences_running} + load.sequences_waiting + since_report.sequences;
+    return std::max<std::uint64_t>(reported, own.sequences);
+  }
+  std::uint64_t PromptTokensPending() const {
+    return load.prompt_tokens_pending + since_report.prompt_tokens;
+  }
+  std::uint64_t ContextTokens() const {
+    return std::max(load.context_tokens_held + since_report.context_tokens, own.context_tokens);
+  }
+  std::uint64_t KvBlocks() const {
+    return std::max(load.kv_blocks_used + since_report.kv_blocks, own.kv_blocks);
+  }
 };
 
 // All attached workers, ascending by id. Treated as immutable: shared as shared_ptr<const

@@ -1,6 +1,7 @@
 // Which ranks can take one part of a request now, and why the others cannot.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -35,14 +36,35 @@ inline constexpr std::size_t kVerdicts = 8;
 
 std::string_view ToString(Verdict verdict);  // "fits", "avoided", ...
 
-Verdict Judge(const WorkerView& worker, const Stage& stage, std::span<const WorkerId> avoid);
+inline Verdict Judge(const WorkerView& worker, const Stage& stage,
+                     std::span<const WorkerId> avoid) {
+  if (std::ranges::find(avoid, worker.id) != avoid.end()) return Verdict::kAvoided;
+  if (worker.load.draining) return Verdict::kDraining;
+  if (worker.load.forming) return Verdict::kForming;
+  if (stage.work.kv_blocks > worker.facts.kv_blocks_total) return Verdict::kTooSmall;
+  if (worker.suspect) return Verdict::kSuspect;
+  if (worker.Sequences() + stage.work.sequences > worker.facts.sequences_max) {
+    return Verdict::kNoSequence;
+  }
+  if (stage.reserves && worker.KvBlocks() + stage.work.kv_blocks > worker.facts.kv_blocks_total) {
+    return Verdict::kNoMemory;
+  }
+  return Verdict::kFits;
+}
 
 // What the verdicts on all ranks of a stage were.
 struct Verdicts {
   std::array<std::uint32_t, kVerdicts> counts = {};
   std::uint64_t kv_blocks_largest = 0;  // among those that take requests
 
-  void Add(Verdict verdict, const WorkerView& worker);
+  void Add(Verdict verdict, const WorkerView& worker) {
+    ++counts[static_cast<std::size_t>(verdict)];
+    const bool admits = verdict != Verdict::kAvoided && verdict != Verdict::kDraining &&
+                        verdict != Verdict::kForming;
+    if (admits) {
+      kv_blocks_largest = std::max<std::uint64_t>(kv_blocks_largest, worker.facts.kv_blocks_total);
+    }
+  }
   std::uint32_t of(Verdict verdict) const { return counts[static_cast<std::size_t>(verdict)]; }
   std::uint32_t considered() const;
   // Take requests, though perhaps not this one, or not now.

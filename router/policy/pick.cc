@@ -1,7 +1,6 @@
 #include "router/policy/pick.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "observability/base/check.h"
 
@@ -22,20 +21,27 @@ Pick BetterOfTwo(std::span<const Candidate> candidates, std::uint32_t cached_tok
     if (candidate.cached_tokens >= cached_tokens) best = std::max(best, candidate.score);
   }
   const double least = best * (1.0 - rules.near_equal);
-  std::vector<const Candidate*> near;
-  near.reserve(candidates.size());
-  for (const Candidate& candidate : candidates) {
-    if (candidate.cached_tokens >= cached_tokens && candidate.score >= least) {
-      near.push_back(&candidate);
-    }
-  }
-  const auto count = static_cast<std::uint32_t>(near.size());
-  if (count == 1) return {.winner = near[0], .why = Why::kBest, .near_equals = 1};
+  const auto is_near = [=](const Candidate& candidate) {
+    return candidate.cached_tokens >= cached_tokens && candidate.score >= least;
+  };
+  const auto count = static_cast<std::uint32_t>(std::ranges::count_if(candidates, is_near));
   const std::uint32_t first = Below(count, static_cast<std::uint32_t>(draw));
-  std::uint32_t second = Below(count - 1, static_cast<std::uint32_t>(draw >> 32));
-  if (second >= first) ++second;
-  const Candidate* winner = near[first]->score >= near[second]->score ? near[first] : near[second];
-  return {.winner = winner, .why = Why::kBestOfTwo, .near_equals = count};
+  std::uint32_t second = first;
+  if (count > 1) {
+    second = Below(count - 1, static_cast<std::uint32_t>(draw >> 32));
+    if (second >= first) ++second;
+  }
+  const Candidate* drawn[2] = {nullptr, nullptr};
+  std::uint32_t index = 0;
+  for (const Candidate& candidate : candidates) {
+    if (!is_near(candidate)) continue;
+    if (index == first) drawn[0] = &candidate;
+    if (index == second) drawn[1] = &candidate;
+    ++index;
+  }
+  return {.winner = drawn[0]->score >= drawn[1]->score ? drawn[0] : drawn[1],
+          .why = count == 1 ? Why::kBest : Why::kBestOfTwo,
+          .near_equals = count};
 }
 
 }  // namespace

@@ -26,6 +26,14 @@ struct Search {
   Verdicts verdicts;
   std::vector<Candidate> candidates;
   Pick pick;
+
+  // Keeps the memory of the candidates: a large cluster has thousands of them for each request.
+  void Begin(const Stage& of) {
+    stage = of;
+    verdicts = {};
+    candidates.clear();
+    pick = {};
+  }
 };
 
 // One for each role, in the order of the enum.
@@ -47,9 +55,10 @@ Stage StageOf(Role role, const RouteQuery& query) {
 
 // Asks the filter about every rank of the model.
 void Filter(const ClusterView& view, const RouteQuery& query, Searches& searches) {
+  const std::uint64_t model = ModelKey(query.model);
   for (const WorkerView& worker : view.workers) {
-    if (worker.info->model.name != query.model) continue;
-    Search& search = Of(searches, worker.info->role);
+    if (worker.facts.model != model) continue;
+    Search& search = Of(searches, worker.facts.role);
     const Verdict verdict = Judge(worker, search.stage, query.avoid);
     search.verdicts.Add(verdict, worker);
     if (verdict == Verdict::kFits) search.candidates.push_back({.worker = &worker});
@@ -75,16 +84,18 @@ void Score(const RouteQuery& query, const RouteWeights& weights, double tokens_p
            Search& search) {
   const bool computes = search.stage.role != Role::kDecode;
   const bool decodes = search.stage.role != Role::kPrefill;
+  const double token_s = 1.0 / tokens_per_second;
+  const double token_share = 1.0 / query.prompt_tokens;
   for (Candidate& candidate : search.candidates) {
     const WorkerView& worker = *candidate.worker;
     double first_token = 0.0;
     if (computes) {
       candidate.cached_tokens = CachedTokens(worker, query.cached_blocks, query.prompt_tokens);
-      candidate.prefix_share = static_cast<double>(candidate.cached_tokens) / query.prompt_tokens;
+      candidate.prefix_share = candidate.cached_tokens * token_share;
       candidate.first_token_s = FirstTokenSeconds(
           worker, query.prompt_tokens - candidate.cached_tokens, tokens_per_second);
-      candidate.step_s = static_cast<double>(worker.info->step_tokens_max) / tokens_per_second;
-      first_token = FirstTokenScore(worker, candidate.first_token_s, tokens_per_second);
+      candidate.step_s = worker.facts.step_tokens_max * token_s;
+      first_token = FirstTokenScore(candidate.first_token_s, candidate.step_s);
     }
     const double decode =
         decodes ? weights.decode_load * LoadScore(worker) +
@@ -179,16 +190,16 @@ Work WholeWork(const RouteQuery& query, std::uint32_t cached_tokens) {
 }
 
 bool CouldTake(const WorkerView& worker, const RouteQuery& query) {
-  return worker.info->model.name == query.model &&
-         Judge(worker, StageOf(worker.info->role, query), query.avoid) == Verdict::kFits;
+  return worker.facts.model == ModelKey(query.model) &&
+         Judge(worker, StageOf(worker.facts.role, query), query.avoid) == Verdict::kFits;
 }
 
 RouteResult PlanRoute(const ClusterView& view, const RouteQuery& query, const RouteWeights& weights,
                       RouteExplanation* explanation) {
   BALEEN_CHECK(query.prompt_tokens >= 1 && query.tokens_max >= 1, "requests are validated");
-  Searches searches;
+  thread_local Searches searches;
   for (Role role : {Role::kPrefill, Role::kDecode, Role::kMixed}) {
-    Of(searches, role).stage = StageOf(role, query);
+    Of(searches, role).Begin(StageOf(role, query));
   }
   Filter(view, query, searches);
   const double tokens_per_second = PromptTokensPerSecond(searches);

@@ -85,6 +85,8 @@ MAY_INCLUDE = {
     "router/server/openai/reply": ["proto/contract", "observability/base", "router/text",
                                    "router/server/generation", "router/server/http",
                                    "router/server/openai"],
+    "router/server/openai/bench": ["observability/base", "router/server/http",
+                                   "router/server/openai"],
     "router/server/openai/edge": L0 + ["router/server", "router/text", "router/dispatch",
                                        "router/policy"],
     "router/server/request": L0 + ["text/grammar", "router/access", "router/policy", "router/dispatch", "router/cluster", "router/text"],

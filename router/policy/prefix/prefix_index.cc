@@ -9,6 +9,7 @@
 namespace baleen::router {
 namespace {
 
+constexpr std::size_t kAhead = 8;  // blocks of a prompt
 constexpr std::uint64_t kInlineMax = 5;
 constexpr std::uint64_t kIsSet = 15;
 constexpr std::uint64_t kCountMask = 15;
@@ -231,14 +232,20 @@ const std::uint64_t* PrefixIndex::WordsOf(Holders holders, SlotSet& scratch) con
   return scratch.data();
 }
 
-std::span<const std::uint16_t> PrefixIndex::Match(std::span<const contract::BlockHash> hashes) {
+std::span<std::uint16_t> PrefixIndex::Match(std::span<const contract::BlockHash> hashes) {
   depths_.assign(held_.size(), 0);
   const std::size_t words = (held_.size() + 63) / 64;
   SlotSet left = live_;  // have all blocks so far
   SlotSet scratch;
   std::uint16_t depth = 0;
-  for (const contract::BlockHash& hash : hashes) {
-    const Key key = KeyOf(hash);
+  for (std::size_t i = 0; i < hashes.size(); ++i) {
+    // The table is larger than the caches that are near: a few look-ups are under way at a time.
+    if (i % kAhead == 0) {
+      for (std::size_t j = i; j < std::min(i + 2 * kAhead, hashes.size()); ++j) {
+        PartOf(KeyOf(hashes[j])).prefetch(KeyOf(hashes[j]));
+      }
+    }
+    const Key key = KeyOf(hashes[i]);
     const Part& part = PartOf(key);
     const auto it = part.find(key);
     if (it == part.end()) break;

@@ -49,7 +49,7 @@ class PrefixIndex {
 
   // For each slot, how many of `hashes` its rank holds without a gap from the first one on. Valid
   // until the next call; slots beyond its end: 0.
-  std::span<const std::uint16_t> Match(std::span<const contract::BlockHash> hashes);
+  std::span<std::uint16_t> Match(std::span<const contract::BlockHash> hashes);
 
   // Sweeps one of kParts parts, if a rank was removed. To be called now and then.
   void Sweep();

@@ -21,11 +21,9 @@ inline double FirstTokenSeconds(const WorkerView& worker, std::uint32_t prompt_t
          (measured > 0.0 ? measured : tokens_per_second);
 }
 
-// In (0, 1]: 1/2 when the first token comes after as long as the rank needs for the prompt tokens
-// of one full step, falling towards 0. `tokens_per_second`: one for all ranks that are compared.
-inline double FirstTokenScore(const WorkerView& worker, double first_token_s,
-                              double tokens_per_second) {
-  const double step_s = static_cast<double>(worker.info->step_tokens_max) / tokens_per_second;
+// In (0, 1]: 1/2 when the first token comes after the time of one full step of prompt tokens,
+// falling towards 0.
+inline double FirstTokenScore(double first_token_s, double step_s) {
   return step_s / (step_s + first_token_s);
 }
 

@@ -10,7 +10,7 @@ namespace baleen::router {
 // In [0, 1]: the share of the rank's blocks that are free once it has `work`.
 inline double HeadRoomScore(const WorkerView& worker, const Work& work) {
   const double taken = static_cast<double>(worker.KvBlocks() + work.kv_blocks);
-  return std::max(0.0, 1.0 - taken / static_cast<double>(worker.info->kv_blocks_total));
+  return std::max(0.0, 1.0 - taken / static_cast<double>(worker.facts.kv_blocks_total));
 }
 
 }  // namespace baleen::router

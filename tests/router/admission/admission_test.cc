@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <optional>
 #include <string>
 #include <thread>
@@ -104,6 +105,84 @@ TEST(Admission, ManyThreadsNeverExceedTheLimit) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(admission.admitted(), 0u);
+}
+
+class Shares : public ::testing::Test {
+ protected:
+  // Takes places for a tenant until it is refused; returns how many.
+  std::uint32_t Flood(const std::string& tenant, std::uint64_t bytes = 1) {
+    for (std::uint32_t taken = 0;; ++taken) {
+      auto ticket = admission_.Admit({.bytes = bytes, .tenant = tenant});
+      if (!ticket.ok()) {
+        EXPECT_EQ(contract::ReasonOf(ticket.status()), Reason::kQueueFull);
+        refusal_ = std::string(ticket.status().message());
+        return taken;
+      }
+      tickets_[tenant].push_back(*std::move(ticket));
+    }
+  }
+
+  ManualClock clock_;
+  Admission admission_{{.requests_max = 100, .bytes_max = 100'000}, clock_};
+  std::map<std::string, std::vector<Admission::Ticket>> tickets_;
+  std::string refusal_;
+};
+
+TEST_F(Shares, ATenantAloneMayHaveEverything) { EXPECT_EQ(Flood("a"), 100u); }
+
+TEST_F(Shares, OneThatFloodsLeavesRoomForOthersAndTheyForMore) {
+  auto other = admission_.Admit({.bytes = 1, .tenant = "b"});
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(Flood("a"), 80u) << "80 of 100, 1 is taken, 19 are free: 80 >= 4 * 19";
+  EXPECT_THAT(refusal_, HasSubstr("80 requests of this tenant are inside, 19 places are left"));
+  EXPECT_GT(Flood("c"), 10u);
+  EXPECT_TRUE(admission_.Admit({.bytes = 1, .tenant = "d"}).ok());
+}
+
+TEST_F(Shares, ANewcomerFindsAPlaceAsSoonAsTheFloodHasShrunk) {
+  ASSERT_EQ(Flood("a"), 100u);
+  EXPECT_FALSE(admission_.Admit({.bytes = 1, .tenant = "b"}).ok());
+  tickets_["a"].pop_back();
+  EXPECT_FALSE(admission_.Admit({.bytes = 1, .tenant = "a"}).ok()) << "others are about";
+  EXPECT_TRUE(admission_.Admit({.bytes = 1, .tenant = "b"}).ok());
+  clock_.Advance(kTenantAbout);
+  EXPECT_TRUE(admission_.Admit({.bytes = 1, .tenant = "a"}).ok()) << "alone again";
+}
+
+TEST_F(Shares, BytesAreSharedToo) {
+  auto other = admission_.Admit({.bytes = 1000, .tenant = "b"});
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(Flood("a", 10'000), 8u);
+  EXPECT_THAT(refusal_, HasSubstr("80000 bytes of requests of this tenant are inside"));
+  EXPECT_TRUE(admission_.Admit({.bytes = 19'000, .tenant = "c"}).ok()) << "its first one";
+}
+
+TEST(Admission, TheLadderDecidesWhoComesInWhenMemoryIsShort) {
+  ManualClock clock;
+  Admission admission({}, clock);
+  const auto admits = [&](std::uint32_t priority) {
+    return admission.Admit({.bytes = 1, .priority = priority}).ok();
+  };
+  admission.SetMemoryLevel(MemoryLevel::kRefuseLow);
+  EXPECT_FALSE(admits(4));
+  EXPECT_TRUE(admits(5));
+  admission.SetMemoryLevel(MemoryLevel::kRefuseAll);
+  EXPECT_FALSE(admits(9));
+  EXPECT_THAT(std::string(admission.Admit({.priority = 9}).status().message()),
+              HasSubstr("short of memory"));
+  admission.SetMemoryLevel(MemoryLevel::kNormal);
+  EXPECT_TRUE(admits(0));
+}
+
+TEST(Admission, AccountsRequestsAndRepliesThatWait) {
+  ManualClock clock;
+  Admission admission({}, clock);
+  auto ticket = admission.Admit(1000);
+  ASSERT_TRUE(ticket.ok());
+  admission.AddReplyBytes(500);
+  EXPECT_EQ(admission.accounted_bytes(), 1500u);
+  admission.AddReplyBytes(-500);
+  EXPECT_EQ(admission.accounted_bytes(), 1000u);
 }
 
 }  // namespace

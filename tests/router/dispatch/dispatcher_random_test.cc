@@ -188,6 +188,44 @@ class SimWorker {
   std::map<RequestKey, SimLeg> legs_;
 };
 
+// Checks what the seam promises beyond the twin: a flush after each event for whoever was given
+// something, and the reason of a route before the first token.
+class CheckedSink final : public ReplySink {
+ public:
+  explicit CheckedSink(MemorySink& inner) : inner_(inner) {}
+
+  bool Token(contract::RequestId id, ReplyToken token) override {
+    dirty_ = true;
+    if (explained_.contains(id.number)) {
+      EXPECT_GE(explained_[id.number], 1) << "started without a word of why";
+    }
+    return inner_.Token(id, std::move(token));
+  }
+  void End(contract::RequestId id, Ending ending) override {
+    dirty_ = true;
+    inner_.End(id, std::move(ending));
+  }
+  void Routed(contract::RequestId id, std::string explanation) override {
+    dirty_ = true;
+    EXPECT_TRUE(explained_.contains(id.number)) << "nobody asked";
+    EXPECT_TRUE(inner_.tokens[id.number].empty()) << "after the first token";
+    EXPECT_LE(explanation.size(), kExplanationBytesMax);
+    ++explained_[id.number];
+  }
+  void Flush() override {
+    EXPECT_TRUE(dirty_) << "a wake-up for nothing";
+    dirty_ = false;
+  }
+
+  void Expect(std::uint64_t number) { explained_[number] = 0; }
+  bool dirty() const { return dirty_; }
+
+ private:
+  MemorySink& inner_;
+  std::map<std::uint64_t, int> explained_;  // those that are to be, and how often they were
+  bool dirty_ = false;
+};
+
 class Simulation {
  public:
   explicit Simulation(std::uint64_t seed) : random_(seed) {
@@ -201,6 +239,9 @@ class Simulation {
     for (int step = 0; step < 400; ++step) {
       if (Chance(random_, 25)) Submit();
       if (submitted_ > 0 && Chance(random_, 3)) Cancel(1 + random_() % submitted_);
+      if (Chance(random_, 1)) {
+        dispatcher_.CancelLowest(1, contract::MakeStatus(Reason::kQueueFull, "short of memory"));
+      }
       if (Chance(random_, 2)) Crash(random_() % nodes_.size());
       if (Chance(random_, 20)) AttachOneThatIsDown();
       Advance();
@@ -254,15 +295,30 @@ class Simulation {
     const auto tokens_max = static_cast<std::uint32_t>(1 + random_() % 12);
     const std::uint64_t seed = random_();
     asked_[number] = {seed, tokens_max};
+    const bool explain = Chance(random_, 10);
+    if (explain) checked_.Expect(number);
+    auto hashes = std::make_shared<BlockHashes>();
+    for (std::uint64_t i = random_() % 4; i > 0; --i) hashes->push_back(AnyHash());
     dispatcher_.Submit({.id = {kRouter, number},
                         .model = "nano",
                         .prompt = std::make_shared<const TokenIds>(1 + random_() % 200, 3),
                         .sampling = {.seed = seed},
                         .tokens_max = tokens_max,
+                        .block_hashes = hashes,
+                        .tenant = "tenant-" + std::to_string(random_() % 4),
+                        .priority = static_cast<std::uint32_t>(random_() % 10),
+                        .explain = explain,
                         .deadline = Chance(random_, 20)
                                         ? clock_.Monotonic() + absl::Milliseconds(random_() % 900)
                                         : absl::InfiniteDuration(),
-                        .sink = &sink_});
+                        .sink = &checked_});
+    EXPECT_FALSE(checked_.dirty());
+  }
+
+  contract::BlockHash AnyHash() {
+    contract::BlockHash hash;
+    hash.bytes[0] = static_cast<std::uint8_t>(random_() % 8);
+    return hash;
   }
 
   void Cancel(std::uint64_t number) {
@@ -281,6 +337,11 @@ class Simulation {
       }
       node.worker->Step();
       while (!node.worker->out.empty() && Chance(random_, 70)) Deliver(node);
+      if (Chance(random_, 20)) {
+        dispatcher_.OnCacheEvents(node.id, {.cleared = Chance(random_, 10),
+                                            .stored = {AnyHash(), AnyHash()},
+                                            .evicted = {AnyHash()}});
+      }
       if (Chance(random_, 30)) {
         dispatcher_.OnLoad(node.id,
                            {.sequences_running = static_cast<std::uint32_t>(node.worker->legs())});
@@ -296,6 +357,7 @@ class Simulation {
     } else {
       dispatcher_.OnEnded(node.id, std::get<EndedFrame>(std::move(frame)));
     }
+    EXPECT_FALSE(checked_.dirty()) << "each event ends with a flush";
   }
 
   void CheckEverythingEnded() {
@@ -333,6 +395,7 @@ class Simulation {
   ManualClock clock_;
   DataPlane plane_;
   MemorySink sink_;
+  CheckedSink checked_{sink_};
   Dispatcher dispatcher_{{}, clock_, [this] { return ++transfers_; }};
   std::vector<Role> roles_;
   std::vector<Node> nodes_;

@@ -1,11 +1,13 @@
 // The index of cached blocks: what it says of prompts, by hand and against a plain model of itself.
 #include "router/policy/prefix/prefix_index.h"
+#include "router/policy/prefix/recent_prompts.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstring>
 #include <map>
+#include <memory>
 #include <random>
 #include <set>
 #include <string>
@@ -105,6 +107,28 @@ TEST(PrefixIndex, IsBounded) {
   }
   EXPECT_THAT(Match(index, {4}), ElementsAre(0, 1, 1, 1, 1, 1, 1, 1, 1, 1));
   EXPECT_THAT(Match(index, {5}), ElementsAre(0, 1, 1, 1, 1, 1, 0, 0, 0, 0));
+}
+
+TEST(RecentPrompts, RaisesWhatTheRankWillHaveForAWhile) {
+  RecentPrompts recent;
+  const auto hashes = [](const std::vector<std::uint64_t>& numbers) {
+    return std::make_shared<const std::vector<BlockHash>>(Hashes(numbers));
+  };
+  recent.Add(1, hashes({1, 2, 3}), absl::Seconds(10));
+  recent.Add(2, hashes({1, 9}), absl::Seconds(12));
+  recent.Add(7, hashes({1, 2, 3, 4}), absl::Seconds(12));  // a slot that is gone
+  const auto raised = [&](const std::vector<std::uint64_t>& numbers, absl::Duration now) {
+    std::vector<std::uint16_t> depths = {0, 1, 4};
+    recent.Raise(Hashes(numbers), now, depths);
+    return depths;
+  };
+  EXPECT_THAT(raised({1, 2, 3, 4}, absl::Seconds(12)), ElementsAre(0, 3, 4)) << "never lowered";
+  EXPECT_THAT(raised({1, 2, 7}, absl::Seconds(12)), ElementsAre(0, 2, 4));
+  EXPECT_THAT(raised({5}, absl::Seconds(12)), ElementsAre(0, 1, 4));
+  EXPECT_THAT(raised({}, absl::Seconds(12)), ElementsAre(0, 1, 4));
+  EXPECT_THAT(raised({1, 2, 3}, absl::Seconds(15)), ElementsAre(0, 1, 4)) << "too long ago";
+  for (int i = 0; i < 1000; ++i) recent.Add(0, hashes({8}), absl::Seconds(16));
+  EXPECT_THAT(raised({8}, absl::Seconds(16)), ElementsAre(1, 1, 4));
 }
 
 // Few blocks and many ranks, so that entries grow into sets and shrink again.

@@ -43,6 +43,7 @@ ClusterView MakeView(const std::vector<WorkerSpec>& specs) {
     info.step_tokens_max = 512;
     view.workers.push_back({.id = {view.workers.size() + 1},
                             .slot = static_cast<std::uint32_t>(view.workers.size()),
+                            .facts = FactsOf(info),
                             .info = std::make_shared<const WorkerInfo>(info),
                             .load = spec.load,
                             .since_report = spec.since_report,
@@ -267,9 +268,9 @@ TEST(Score, TheFirstTokenComesAfterWhatWaitsAtTheRanksOwnRate) {
   EXPECT_DOUBLE_EQ(FirstTokenSeconds(worker, 100, 500.0), 2.0);
   worker.load.prompt_tokens_per_second = 4000;
   EXPECT_DOUBLE_EQ(FirstTokenSeconds(worker, 100, 500.0), 0.25);
-  EXPECT_DOUBLE_EQ(FirstTokenScore(worker, 0.0, 512.0), 1.0);
-  EXPECT_DOUBLE_EQ(FirstTokenScore(worker, 1.0, 512.0), 0.5) << "one step of 512 tokens";
-  EXPECT_DOUBLE_EQ(FirstTokenScore(worker, 3.0, 512.0), 0.25);
+  EXPECT_DOUBLE_EQ(FirstTokenScore(0.0, 0.2), 1.0);
+  EXPECT_DOUBLE_EQ(FirstTokenScore(0.2, 0.2), 0.5);
+  EXPECT_DOUBLE_EQ(FirstTokenScore(0.6, 0.2), 0.25);
 }
 
 TEST(Score, LoadAndHeadRoomAreSharesOfTheRanksMemory) {

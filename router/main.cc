@@ -34,6 +34,7 @@ absl::Status Serve(const RouterOptions& options) {
       const std::unique_ptr<metrics::Page> page,
       metrics::Page::Serve(router->metrics_registry(), options.process.metrics_listen));
   const nlohmann::ordered_json ready = {{"grpc", router->client_address()},
+                                        {"http", router->http_address()},
                                         {"workers", router->worker_address()},
                                         {"metrics", page->address()}};
   BALEEN_RETURN_IF_ERROR(process::PrintToStandardOutput(ready.dump() + "\n"));

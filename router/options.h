@@ -9,6 +9,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "observability/process/command_line.h"
+#include "router/access/access.h"
+#include "security/transport.h"
 
 namespace baleen::router {
 
@@ -18,7 +20,8 @@ struct RouterOptions {
   std::vector<std::string> models;
 
   // Where. Port 0 picks a free one.
-  std::string listen = "127.0.0.1:0";         // clients
+  std::string listen = "127.0.0.1:0";         // clients, gRPC
+  std::string http_listen = "127.0.0.1:0";    // clients, the OpenAI API
   std::string worker_listen = "127.0.0.1:0";  // workers dial in here
 
   // How much it takes on.
@@ -27,8 +30,15 @@ struct RouterOptions {
   absl::Duration request_wait_max = absl::Hours(1);   // the longest deadline of a request
   absl::Duration queue_wait_max = absl::Seconds(30);  // the longest wait for a free worker
 
+  // Who may call, and how connections are protected.
+  AccessOptions access;
+  security::CertificateFiles tls;       // of the clients' ports, without an authority
+  security::CertificateFiles internal;  // of the workers' port; empty: plaintext
+  bool insecure_internal = false;       // plaintext beyond this machine, too
+
   // How it runs.
   std::uint32_t client_threads = 1;
+  std::uint32_t http_threads = 1;
   std::uint32_t text_threads = 2;
   process::ProcessOptions process = {.name = "router"};
 };

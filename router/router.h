@@ -9,9 +9,13 @@
 #include "absl/time/time.h"
 #include "observability/base/clock.h"
 #include "observability/metrics/metrics.h"
+#include "router/access/access.h"
 #include "router/cluster/attach_server.h"
 #include "router/options.h"
 #include "router/server/inference_server.h"
+#include "router/server/openai/edge/http_server.h"
+#include "security/certificates/certificate_store.h"
+#include "security/http_tls.h"
 
 namespace baleen::router {
 
@@ -19,6 +23,7 @@ namespace baleen::router {
 struct RouterTuning {
   AttachServerOptions attach;        // `listen` is overridden
   InferenceServerOptions inference;  // `listen`, threads and deadlines are overridden
+  openai::HttpServerOptions http;    // likewise
 };
 
 class Router {
@@ -34,6 +39,7 @@ class Router {
   Router& operator=(const Router&) = delete;
 
   const std::string& client_address() const { return inference_->address(); }
+  const std::string& http_address() const { return http_->address(); }
   const std::string& worker_address() const { return attach_->address(); }
 
   metrics::Registry& metrics_registry() { return metrics_registry_; }
@@ -48,15 +54,24 @@ class Router {
  private:
   Router(const RouterOptions& options, const Clock& clock, Models models);
 
+  absl::Status OpenFiles(const RouterOptions& options);
+
+  absl::Status StartHttp(const RouterOptions& options, const RouterTuning& tuning);
+
   const Clock& clock_;
   const std::uint64_t number_;
   metrics::Registry metrics_registry_;
   metrics::RouterMetrics metrics_;
   const Models models_;
+  std::unique_ptr<Access> access_;
+  std::shared_ptr<security::CertificateStore> client_certificates_;  // null: plaintext
+  std::unique_ptr<security::HttpTls> http_tls_;                      // null: plaintext
+  std::shared_ptr<security::CertificateStore> worker_certificates_;  // null: plaintext
   Admission admission_;
   Dispatcher dispatcher_;
   Registry registry_;
   std::unique_ptr<AttachServer> attach_;
+  std::unique_ptr<openai::HttpServer> http_;
   std::unique_ptr<InferenceServer> inference_;
 };
 

@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
+#include "tools/cli/access/certs_command.h"
+#include "tools/cli/access/keys_command.h"
 #include "tools/cli/commands/chat_command.h"
 #include "tools/cli/commands/demo_command.h"
 #include "tools/cli/commands/doctor_command.h"
@@ -63,6 +65,12 @@ ParsedCommandLine ParseCommandLine(int argument_count, const char* const* argume
       app, parsed);
   Add(Command<PlacementOptions>{"placement", "Place a group's experts by their load",
                                 AddPlacementOptions, RunPlacement},
+      app, parsed);
+  Add(Command<KeysOptions>{"keys", "Make and remove the API keys of a router", AddKeysOptions,
+                           RunKeys},
+      app, parsed);
+  Add(Command<CertsOptions>{"certs", "Make certificates of one's own for a cluster",
+                            AddCertsOptions, RunCerts},
       app, parsed);
   Add(Command<DoctorOptions>{"doctor", "Say what this machine lacks and how to fix it",
                              AddDoctorOptions, RunDoctor},

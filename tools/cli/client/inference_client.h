@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "proto/baleen/v1/inference.pb.h"
+#include "tools/cli/client/request_options.h"
 
 namespace grpc {
 class ClientContext;
@@ -41,6 +42,8 @@ class InferenceClient {
  public:
   // Does not connect yet. `address` is host:port.
   explicit InferenceClient(const std::string& address);
+  // Reads the endpoint's files. Errors name them.
+  static absl::StatusOr<std::unique_ptr<InferenceClient>> Open(const RouterEndpoint& endpoint);
   ~InferenceClient();
 
   absl::StatusOr<v1::ListModelsResponse> ListModels(absl::Duration within) const;
@@ -55,6 +58,7 @@ class InferenceClient {
 
  private:
   struct Stub;
+  explicit InferenceClient(std::unique_ptr<Stub> stub);
   std::unique_ptr<Stub> stub_;
 };
 

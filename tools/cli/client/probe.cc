@@ -28,9 +28,14 @@ bool AllAttached(const RunningCluster& cluster) {
 
 }  // namespace
 
-bool ClusterAnswers(const RunningCluster& cluster) {
+bool ClusterAnswers(const RunningCluster& cluster, const std::string& tls_ca_file) {
   if (!AllAttached(cluster)) return false;
-  const auto models = InferenceClient(cluster[0].ready.at("grpc")).ListModels(kCallMax);
+  const auto client =
+      InferenceClient::Open({.address = cluster[0].ready.at("grpc"), .tls_ca_file = tls_ca_file});
+  if (!client.ok()) return false;
+  const auto models = (*client)->ListModels(kCallMax);
+  // Who is asked for a key has been answered.
+  if (absl::IsUnauthenticated(models.status())) return true;
   return models.ok() && std::any_of(models->models().begin(), models->models().end(),
                                     [](const v1::ModelInfo& model) { return model.ready(); });
 }

@@ -65,6 +65,18 @@ void Fill(const RequestOptions& options, v1::SamplingParams& sampling, v1::StopP
   if (options.max_tokens) stop.set_max_tokens(*options.max_tokens);
 }
 
+void AddRouterOptions(CLI::App& command, RouterEndpoint& endpoint) {
+  command.add_option("--router", endpoint.address, "gRPC of a cluster [$BALEEN_ROUTER]")
+      ->type_name("HOST:PORT")
+      ->check(process::HostPort(1));
+  command.add_option("--tls-ca", endpoint.tls_ca_file, "Its authority, PEM [$BALEEN_TLS_CA]")
+      ->type_name("FILE")
+      ->envname("BALEEN_TLS_CA");
+  command.add_option("--api-key-file", endpoint.api_key_file, "A key [$BALEEN_API_KEY_FILE]")
+      ->type_name("FILE")
+      ->envname("BALEEN_API_KEY_FILE");
+}
+
 absl::StatusOr<std::string> RouterAddress(const std::string& given) {
   const char* environment = std::getenv("BALEEN_ROUTER");
   const std::string address =

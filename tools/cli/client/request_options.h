@@ -40,6 +40,16 @@ void AddRequestOptions(CLI::App& command, RequestOptions& options);
 
 void Fill(const RequestOptions& options, v1::SamplingParams& sampling, v1::StopParams& stop);
 
+// Where a router is, and how to come in.
+struct RouterEndpoint {
+  std::string address;       // host:port; empty = BALEEN_ROUTER
+  std::string tls_ca_file;   // PEM; empty = plaintext
+  std::string api_key_file;  // holds nothing but the key; empty = none
+};
+
+// --router, --tls-ca, --api-key-file.
+void AddRouterOptions(CLI::App& command, RouterEndpoint& endpoint);
+
 // `given`, else the environment's BALEEN_ROUTER; INVALID_ARGUMENT if there is neither.
 absl::StatusOr<std::string> RouterAddress(const std::string& given);
 

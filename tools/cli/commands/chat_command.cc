@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 
-#include "observability/process/command_line.h"
 #include "tools/cli/session/exit_code.h"
 
 namespace baleen::cli {
@@ -21,9 +20,7 @@ int Once(const ChatOptions& options, ChatSession& session) {
 }  // namespace
 
 void AddChatOptions(CLI::App& command, ChatOptions& options) {
-  command.add_option("--router", options.router, "gRPC of a cluster [$BALEEN_ROUTER]")
-      ->type_name("HOST:PORT")
-      ->check(process::HostPort(1));
+  AddRouterOptions(command, options.router);
   auto* once = command.add_option("--once", options.once, "Ask this, show the answer, end");
   command.add_flag("--json", options.json, "With --once: the reply as one line of JSON")
       ->needs(once)
@@ -36,13 +33,16 @@ void AddChatOptions(CLI::App& command, ChatOptions& options) {
 }
 
 int RunChat(const ChatOptions& options) {
-  const auto router = RouterAddress(options.router);
-  if (!router.ok()) return ExitWithUsage(router.status());
+  RouterEndpoint router = options.router;
+  const auto address = RouterAddress(router.address);
+  if (!address.ok()) return ExitWithUsage(address.status());
+  router.address = *address;
+  const auto client = InferenceClient::Open(router);
+  if (!client.ok()) return ExitWith(client.status());
   BlockSignals();
   const auto interrupts = Interrupts::Create();
   if (!interrupts.ok()) return ExitWith(interrupts.status());
-  const InferenceClient client(*router);
-  ChatSession session(options.session, client, **interrupts);
+  ChatSession session(options.session, **client, **interrupts);
   if (options.once) return Once(options, session);
   return ExitWith(Converse(session, **interrupts, [](const ChatResult&) {}));
 }

@@ -13,7 +13,7 @@ class App;
 namespace baleen::cli {
 
 struct ChatOptions {
-  std::string router;  // host:port; empty = BALEEN_ROUTER
+  RouterEndpoint router;
   std::optional<std::string> once;
   bool json = false;
   ChatSessionOptions session;

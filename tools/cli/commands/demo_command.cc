@@ -24,14 +24,17 @@ bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 
 int AskAndStay(const DemoOptions& options, const RunningCluster& cluster, Interrupts& interrupts) {
   const Style style(ColoursOn(STDOUT_FILENO));
-  const InferenceClient client(cluster[0].ready.at("grpc"));
-  ChatSession session({}, client, interrupts);
+  const std::string authority = TlsAuthorityOf(options.cluster.spec);
+  const auto client =
+      InferenceClient::Open({.address = cluster[0].ready.at("grpc"), .tls_ca_file = authority});
+  if (!client.ok()) return ExitWith(client.status());
+  ChatSession session({}, **client, interrupts);
   Say(fmt::format("\n{} {}\n", style.Paint(Look::kBold, ">"), options.question));
   const auto reply = session.Ask(options.question, DemoOutput());
   if (!reply.ok()) return ExitWith(reply.status());
 
   TableRows rows = FigureRows(*reply);
-  for (auto& row : AddressRows(cluster)) rows.push_back(std::move(row));
+  for (auto& row : AddressRows(cluster, !authority.empty())) rows.push_back(std::move(row));
   Say(fmt::format("\n{}", RenderTable(rows, style)));
   if (!options.expect.empty() && !ContainsNumber(reply->content, options.expect)) {
     return ExitWith(absl::DataLossError(

@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "observability/base/status_macros.h"
-#include "observability/process/command_line.h"
 #include "proto/contract/limits.h"
 #include "tools/cli/client/inference_client.h"
 #include "tools/cli/client/render.h"
@@ -70,14 +69,16 @@ absl::StatusOr<GenerateResult> Generate(const GenerateOptions& options,
     if (malformed.ok() && plain != nullptr) plain->Show(chunk);
     if (!malformed.ok() || !StandardOutputStatus().ok()) cancellation.Cancel();
   };
-  const absl::Status status =
-      options.model_directory.empty()
-          ? InferenceClient(options.router)
-                .Generate(request, options.request.within(), cancellation, on_chunk)
-          : GenerateLocally({.directory = options.model_directory,
-                             .request = request,
-                             .within = options.request.within()},
-                            on_chunk);
+  absl::Status status;
+  if (options.model_directory.empty()) {
+    BALEEN_ASSIGN_OR_RETURN(const auto client, InferenceClient::Open(options.router));
+    status = client->Generate(request, options.request.within(), cancellation, on_chunk);
+  } else {
+    status = GenerateLocally({.directory = options.model_directory,
+                              .request = request,
+                              .within = options.request.within()},
+                             on_chunk);
+  }
   BALEEN_RETURN_IF_ERROR(malformed);
   BALEEN_RETURN_IF_ERROR(status);
   BALEEN_RETURN_IF_ERROR(CheckEnded(result.finish_reason));
@@ -86,11 +87,11 @@ absl::StatusOr<GenerateResult> Generate(const GenerateOptions& options,
 
 // Where to generate: fills in the router from the environment.
 absl::StatusOr<GenerateOptions> Complete(GenerateOptions options) {
-  if (!options.model_directory.empty() && !options.router.empty()) {
+  if (!options.model_directory.empty() && !options.router.address.empty()) {
     return absl::InvalidArgumentError("give one of --router and --model");
   }
   if (options.model_directory.empty()) {
-    BALEEN_ASSIGN_OR_RETURN(options.router, RouterAddress(options.router));
+    BALEEN_ASSIGN_OR_RETURN(options.router.address, RouterAddress(options.router.address));
   }
   return options;
 }
@@ -98,9 +99,7 @@ absl::StatusOr<GenerateOptions> Complete(GenerateOptions options) {
 }  // namespace
 
 void AddGenerateOptions(CLI::App& command, GenerateOptions& options) {
-  command.add_option("--router", options.router, "gRPC of a cluster [$BALEEN_ROUTER]")
-      ->type_name("HOST:PORT")
-      ->check(process::HostPort(1));
+  AddRouterOptions(command, options.router);
   command.add_option("--model", options.model_directory, "Or: directory of a model to run here")
       ->type_name("DIR");
   command.add_option("--model-name", options.model_name, "Which of the models [the only one]")

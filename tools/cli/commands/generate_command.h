@@ -10,7 +10,7 @@
 namespace baleen::cli {
 
 struct GenerateOptions {
-  std::string router;  // host:port; empty with model_directory
+  RouterEndpoint router;  // without an address with model_directory
   std::string model_directory;
   std::string model_name;
   std::optional<std::string> prompt;     // "-" = standard input

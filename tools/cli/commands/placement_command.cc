@@ -8,9 +8,12 @@
 #include <utility>
 #include <vector>
 
+#include "observability/base/clock.h"
 #include "observability/base/status_macros.h"
 #include "observability/process/command_line.h"
+#include "security/certificates/certificate_store.h"
 #include "tools/cli/client/request_options.h"
+#include "tools/cli/cluster/spec/certificate_paths.h"
 #include "tools/cli/placement/counts_file.h"
 #include "tools/cli/placement/group_client.h"
 #include "tools/cli/placement/report.h"
@@ -62,9 +65,22 @@ absl::StatusOr<Measured> FromFile(const PlacementOptions& options) {
   return measured;
 }
 
+// Tools come with the router's certificate: it is the one that may ask and place and not join.
+absl::StatusOr<GroupClient> ClientOf(const PlacementOptions& options) {
+  const std::string& folder = options.certificates_folder;
+  if (folder.empty()) return GroupClient(options.group_leader);
+  BALEEN_ASSIGN_OR_RETURN(
+      const auto certificates,
+      security::CertificateStore::Open({.certificate = CertificatePath(folder, kRouterName),
+                                        .key = KeyPath(folder, kRouterName),
+                                        .authority = CertificatePath(folder, kAuthorityName)},
+                                       SystemClock()));
+  return GroupClient(options.group_leader, certificates);
+}
+
 absl::StatusOr<Measured> FromGroup(const PlacementOptions& options) {
-  BALEEN_ASSIGN_OR_RETURN(GroupDescription group,
-                          GroupClient(options.group_leader).Describe(kLeaderWait));
+  BALEEN_ASSIGN_OR_RETURN(const GroupClient client, ClientOf(options));
+  BALEEN_ASSIGN_OR_RETURN(GroupDescription group, client.Describe(kLeaderWait));
   const worker::PlacementShape has = group.placement.shape;
   Measured measured{.shape = ShapeOf(options, static_cast<std::size_t>(has.experts), has),
                     .counts = std::move(group.counts),
@@ -92,8 +108,8 @@ absl::Status Deliver(const PlacementOptions& options, const Measured& measured,
   WriteAll(STDOUT_FILENO,
            options.json ? ToJson(report) + "\n" : ToText(report, Style(ColoursOn(STDOUT_FILENO))));
   if (!options.apply) return absl::OkStatus();
-  BALEEN_ASSIGN_OR_RETURN(const std::uint64_t version,
-                          GroupClient(options.group_leader).Place(placement, kLeaderWait));
+  BALEEN_ASSIGN_OR_RETURN(const GroupClient client, ClientOf(options));
+  BALEEN_ASSIGN_OR_RETURN(const std::uint64_t version, client.Place(placement, kLeaderWait));
   if (!options.json) {
     WriteAll(STDOUT_FILENO, fmt::format("\nThe group adopts it as version {}.\n", version));
   }
@@ -140,6 +156,7 @@ void AddPlacementOptions(CLI::App& command, PlacementOptions& options) {
   add("--counts", options.counts_file, "FILE", "Tokens by layer and expert; - reads them");
   add("--group-leader", options.group_leader, "ADDRESS", "Or: a running group, as 'up' prints it")
       ->check(CLI::Validator([](const std::string& text) { return CheckLeader(text); }, ""));
+  add("--certs", options.certificates_folder, "DIR", "With --group-leader: of 'baleen certs'");
   add("--ranks", options.ranks, "N", "Ranks of the group [as it has]")
       ->check(WholeNumber(1, worker::kGroupRanksMax));
   add("--redundant-experts", options.redundant_experts, "N", "Replicas [as the group has, or 0]")

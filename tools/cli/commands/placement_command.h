@@ -14,8 +14,9 @@ namespace baleen::cli {
 
 struct PlacementOptions {
   // One of both.
-  std::string counts_file;   // "-" = standard input
-  std::string group_leader;  // host:port or unix-abstract:NAME
+  std::string counts_file;          // "-" = standard input
+  std::string group_leader;         // host:port or unix-abstract:NAME
+  std::string certificates_folder;  // of the leader's cluster; empty: plaintext
 
   // Of the placement; with a leader, as its group has them unless they are given.
   std::optional<std::uint32_t> ranks;

@@ -15,12 +15,13 @@
 namespace baleen::cli {
 namespace {
 
-std::string ReadyText(const RunningCluster& cluster) {
+std::string ReadyText(const RunningCluster& cluster, const std::string& tls_ca_file) {
   const Style style(ColoursOn(STDOUT_FILENO));
-  return fmt::format("\n{}\n{}\n  talk to it:  {} chat --router {}\n\n",
+  return fmt::format("\n{}\n{}\n  talk to it:  {} chat --router {}{}\n\n",
                      style.Paint(Look::kBold, "The cluster is ready."),
-                     RenderTable(AddressRows(cluster), style), program_invocation_name,
-                     cluster[0].ready.at("grpc"));
+                     RenderTable(AddressRows(cluster, !tls_ca_file.empty()), style),
+                     program_invocation_name, cluster[0].ready.at("grpc"),
+                     tls_ca_file.empty() ? "" : " --tls-ca " + tls_ca_file);
 }
 
 }  // namespace
@@ -53,6 +54,7 @@ std::string ReadyJson(const RunningCluster& cluster) {
                       {"leader", child.spec.leader}});
   }
   const Json json = {{"grpc", router.ready.at("grpc")},
+                     {"http", router.ready.at("http")},
                      {"metrics", std::move(metrics)},
                      {"workers", std::move(workers)},
                      {"groups", std::move(groups)},
@@ -77,7 +79,9 @@ int RunUp(const UpOptions& options) {
   supervisor_options->stop_signals = StopSignals();
   Supervisor* running = nullptr;
   supervisor_options->on_ready = [&options, &running](const RunningCluster& cluster) {
-    const std::string ready = options.json ? ReadyJson(cluster) + "\n" : ReadyText(cluster);
+    const std::string ready = options.json
+                                  ? ReadyJson(cluster) + "\n"
+                                  : ReadyText(cluster, TlsAuthorityOf(options.cluster.spec));
     // A cluster whose addresses nobody has is of no use.
     if (!WriteAll(STDOUT_FILENO, ready)) running->RequestStop();
   };

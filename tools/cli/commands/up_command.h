@@ -19,8 +19,9 @@ void AddUpOptions(CLI::App& command, UpOptions& options);
 // can not come up.
 int RunUp(const UpOptions& options);
 
-// The line for scripts: {"grpc": .., "metrics": [..], "workers": [{"name": .., "role": ..,
-// "metrics": .., "pid": ..}, ..], "groups": [{"name": .., "role": .., "ranks": .., "leader": ..},
+// The line for scripts: {"grpc": .., "http": .., "metrics": [..], "workers": [{"name": .., "role":
+// .., "metrics": .., "pid": ..}, ..], "groups": [{"name": .., "role": .., "ranks": .., "leader":
+// ..},
 // ..], "router": {..}}. "metrics" lists the router's page first.
 std::string ReadyJson(const RunningCluster& cluster);
 

@@ -10,17 +10,21 @@
 
 #include "observability/base/status_macros.h"
 #include "proto/baleen/v1/group.grpc.pb.h"
+#include "security/grpc/channel_credentials.h"
 
 namespace baleen::cli {
 namespace {
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> MakeChannel(
+    const std::string& address, const std::shared_ptr<security::CertificateStore>& certificates) {
   grpc::ChannelArguments arguments;
   // A leader is never behind the HTTP proxy that the environment may name.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetMaxReceiveMessageSize(static_cast<int>(worker::kLeaderMessageBytesMax));
   arguments.SetMaxSendMessageSize(static_cast<int>(worker::kLeaderMessageBytesMax));
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return grpc::CreateCustomChannel(
+      address, security::MakeInternalChannelCredentials(certificates, security::Role::kWorker),
+      arguments);
 }
 
 void SetDeadline(absl::Duration within, grpc::ClientContext& context) {
@@ -92,9 +96,12 @@ struct GroupClient::Stub {
   }
 };
 
-GroupClient::GroupClient(const std::string& address)
-    : stub_(std::make_unique<Stub>(Stub{address, v1::Group::NewStub(MakeChannel(address))})) {}
+GroupClient::GroupClient(const std::string& address,
+                         const std::shared_ptr<security::CertificateStore>& certificates)
+    : stub_(std::make_unique<Stub>(
+          Stub{address, v1::Group::NewStub(MakeChannel(address, certificates))})) {}
 
+GroupClient::GroupClient(GroupClient&&) noexcept = default;
 GroupClient::~GroupClient() = default;
 
 absl::StatusOr<GroupDescription> GroupClient::Describe(absl::Duration within) const {

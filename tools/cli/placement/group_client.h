@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "security/certificates/certificate_store.h"
 #include "worker/group/messages.h"
 
 namespace baleen::cli {
@@ -24,8 +25,11 @@ struct GroupDescription {
 // reached, DEADLINE_EXCEEDED after `within`.
 class GroupClient {
  public:
-  // Does not connect yet. `address` is host:port or unix-abstract:NAME.
-  explicit GroupClient(const std::string& address);
+  // Does not connect yet. `address` is host:port or unix-abstract:NAME; `certificates` are of the
+  // cluster's inside, null: plaintext.
+  explicit GroupClient(const std::string& address,
+                       const std::shared_ptr<security::CertificateStore>& certificates = nullptr);
+  GroupClient(GroupClient&&) noexcept;
   ~GroupClient();
 
   // DATA_LOSS: the answer is not within the limits of a group, or does not fit itself.

@@ -98,6 +98,9 @@ void AddClusterOptions(CLI::App& command, ClusterOptions& options) {
   AddTopology(command, "--mixed", spec.mixed, "Workers that do both, likewise [0]");
   add("--listen", spec.listen, "HOST:PORT", "gRPC for clients; port 0 = any [127.0.0.1:0]")
       ->check(process::HostPort());
+  add("--http-listen", spec.http_listen, "HOST:PORT",
+      "The OpenAI API for clients; port 0 = any [127.0.0.1:0]")
+      ->check(process::HostPort());
   add("--metrics-listen", spec.metrics_listen, "HOST:PORT", "The router's page [127.0.0.1:0]")
       ->check(process::HostPort());
   add("--kv-blocks", spec.kv_blocks, "N", "KV blocks of 64 tokens of a worker [by memory]")
@@ -107,6 +110,8 @@ void AddClusterOptions(CLI::App& command, ClusterOptions& options) {
   add("--step-tokens-max", spec.step_tokens_max, "N", "Prompt tokens in a step")
       ->check(WholeNumber(1, kStepTokensMaxMax));
   AddGroupOptions(command, spec.group);
+  add("--certs", spec.certificates_folder, "DIR", "Of `baleen certs`: TLS on all connections");
+  add("--api-keys-file", spec.api_keys_file, "FILE", "Of `baleen keys`: who may call [everybody]");
   add("--drain-seconds", spec.drain_seconds, "N", "To finish requests at the end, to 3600 [10]")
       ->check(WholeNumber(0, 3600));
   add("--ready-seconds", options.ready_seconds, "N", "To come up [60, and 10 for a GB of weights]")

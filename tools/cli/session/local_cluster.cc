@@ -35,15 +35,19 @@ absl::StatusOr<SupervisorOptions> MakeSupervisorOptions(const ClusterOptions& op
       .worker_executable = std::move(executables.worker),
       .limits = {.ready_within = ready_within, .drain = drain},
       .stop_signals = {},
-      .answers = ClusterAnswers,
+      .answers = [authority = TlsAuthorityOf(options.spec)](
+                     const RunningCluster& cluster) { return ClusterAnswers(cluster, authority); },
       .on_ready = {},
-      .on_log = [width, style](std::string_view process, std::string_view line) {
-        WriteAll(STDERR_FILENO, FormatLogLine(process, line, width, style));
-      }};
+      .on_log =
+          [width, style](std::string_view process, std::string_view line) {
+            WriteAll(STDERR_FILENO, FormatLogLine(process, line, width, style));
+          }};
 }
 
-TableRows AddressRows(const RunningCluster& cluster) {
-  TableRows rows = {{"gRPC", cluster[0].ready.at("grpc")}};
+TableRows AddressRows(const RunningCluster& cluster, bool tls) {
+  TableRows rows = {{"gRPC", cluster[0].ready.at("grpc")},
+                    {"OpenAI API", fmt::format("{}://{}/v1", tls ? "https" : "http",
+                                               cluster[0].ready.at("http"))}};
   for (const RunningChild& child : cluster) {
     if (child.spec.leader.empty() || child.spec.rank != 0) continue;
     rows.emplace_back(fmt::format("leader of {}", GroupNameOf(child.spec)),

@@ -23,7 +23,7 @@ absl::StatusOr<SupervisorOptions> MakeSupervisorOptions(const ClusterOptions& op
 
 // Addresses for people: gRPC, the leader of each group of several ranks, and the metrics page of
 // each process.
-TableRows AddressRows(const RunningCluster& cluster);
+TableRows AddressRows(const RunningCluster& cluster, bool tls);
 
 // Runs a cluster on a thread of its own, and stops it when it goes. Only what goes wrong is logged,
 // and nothing while it stops.

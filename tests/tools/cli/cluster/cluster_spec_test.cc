@@ -91,20 +91,22 @@ TEST(ClusterSpec, RefusesWhatCanNotAnswer) {
 TEST(ClusterSpec, FirstLifeTakesAnyPort) {
   const ClusterSpec spec{.model_directory = "m", .mixed = {1}, .listen = "127.0.0.1:9000"};
   const auto children = ChildrenOf(spec);
-  EXPECT_EQ(fmt::format("{}", fmt::join(ArgumentsOf(spec, children[0], nullptr, nullptr), " ")),
-            "--model m --listen 127.0.0.1:9000 --worker-listen 127.0.0.1:0 "
-            "--metrics-listen 127.0.0.1:0 --log-format text --log-level info --drain-seconds 10 "
-            "--die-with-parent");
+  EXPECT_EQ(
+      fmt::format("{}", fmt::join(ArgumentsOf(spec, children[0], nullptr, nullptr), " ")),
+      "--model m --listen 127.0.0.1:9000 --http-listen 127.0.0.1:0 --worker-listen 127.0.0.1:0 "
+      "--metrics-listen 127.0.0.1:0 --log-format text --log-level info --drain-seconds 10 "
+      "--die-with-parent");
 }
 
 TEST(ClusterSpec, NextLifeTakesThePortsOfTheFirst) {
   const ClusterSpec spec{.model_directory = "m", .prefill = {1}, .decode = {1}, .kv_blocks = 7};
   const auto children = ChildrenOf(spec);
-  const ReadyLine router = {{"grpc", "h:1"}, {"workers", "h:2"}, {"metrics", "h:3"}};
+  const ReadyLine router = {
+      {"grpc", "h:1"}, {"http", "h:5"}, {"workers", "h:2"}, {"metrics", "h:3"}};
   const ReadyLine worker = {{"worker", "decode-0.0"}, {"metrics", "h:4"}};
   EXPECT_EQ(fmt::format("{}", fmt::join(ArgumentsOf(spec, children[0], nullptr, &router), " ")),
-            "--model m --listen h:1 --worker-listen h:2 --metrics-listen h:3 --log-format text "
-            "--log-level info --drain-seconds 10 --die-with-parent");
+            "--model m --listen h:1 --http-listen h:5 --worker-listen h:2 --metrics-listen h:3 "
+            "--log-format text --log-level info --drain-seconds 10 --die-with-parent");
   EXPECT_EQ(fmt::format("{}", fmt::join(ArgumentsOf(spec, children[2], &router, &worker), " ")),
             "--model m --role decode --group 0 --rank 0 --router h:2 --metrics-listen h:4 "
             "--kv-blocks 7 --log-format text --log-level info --drain-seconds 10 "
@@ -112,7 +114,8 @@ TEST(ClusterSpec, NextLifeTakesThePortsOfTheFirst) {
 }
 
 std::string JoinedArguments(const ClusterSpec& spec, const ChildSpec& child) {
-  const ReadyLine router = {{"grpc", "h:1"}, {"workers", "h:2"}, {"metrics", "h:3"}};
+  const ReadyLine router = {
+      {"grpc", "h:1"}, {"http", "h:5"}, {"workers", "h:2"}, {"metrics", "h:3"}};
   return fmt::format("{}", fmt::join(ArgumentsOf(spec, child, &router, nullptr), " "));
 }
 
@@ -168,7 +171,8 @@ TEST(ClusterSpec, WorkersKeepTheirDataPlaneOnThisMachine) {
 
 TEST(ReadyLine, TakesTheKeysOfItsKindAndToleratesMore) {
   const auto router = ParseReadyLine(
-      ChildKind::kRouter, R"({"grpc": "a:1", "workers": "a:2", "metrics": "a:3", "http": "a:4"})");
+      ChildKind::kRouter,
+      R"({"grpc": "a:1", "workers": "a:2", "metrics": "a:3", "http": "a:4", "more": 1})");
   ASSERT_TRUE(router.ok()) << router.status();
   EXPECT_EQ(router->at("workers"), "a:2");
   const auto worker = ParseReadyLine(ChildKind::kWorker, R"({"worker":"w","metrics":"a:3"})");

@@ -33,8 +33,9 @@ std::string Listening(const std::string& address, const char* port) {
 void Announce(int count, char** arguments, const std::string& role) {
   const std::string metrics = Option(count, arguments, "--metrics-listen");
   if (role.empty()) {
-    std::printf("{\"grpc\": \"%s\", \"workers\": \"%s\", \"metrics\": \"%s\"}\n",
+    std::printf("{\"grpc\": \"%s\", \"http\": \"%s\", \"workers\": \"%s\", \"metrics\": \"%s\"}\n",
                 Listening(Option(count, arguments, "--listen"), "1001").c_str(),
+                Listening(Option(count, arguments, "--http-listen"), "1005").c_str(),
                 Listening(Option(count, arguments, "--worker-listen"), "1002").c_str(),
                 Listening(metrics, "1003").c_str());
   } else {

@@ -147,9 +147,10 @@ TEST_F(SupervisorTest, RestartsAKilledChildOnTheSameAddress) {
   EXPECT_EQ(Run(std::move(options)), absl::OkStatus());
   EXPECT_THAT(log_, Contains("up| router ended: killed by signal 9 (Killed); starting it again in "
                              "0.0 s"));
-  EXPECT_THAT(log_, Contains(StartsWith(
-                        "router| arguments --model good --listen 127.0.0.1:1001 --worker-listen "
-                        "127.0.0.1:1002 --metrics-listen 127.0.0.1:1003")));
+  EXPECT_THAT(
+      log_, Contains(StartsWith(
+                "router| arguments --model good --listen 127.0.0.1:1001 --http-listen "
+                "127.0.0.1:1005 --worker-listen 127.0.0.1:1002 --metrics-listen 127.0.0.1:1003")));
 }
 
 TEST_F(SupervisorTest, KillsAChildThatDoesNotStop) {

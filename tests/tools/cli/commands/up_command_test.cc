@@ -44,7 +44,7 @@ TEST(ReadyJson, NamesGroupsAndTheirLeaders) {
 }
 
 TEST(AddressRows, NamesTheLeadersOfGroups) {
-  EXPECT_EQ(RenderTable(AddressRows(ClusterOfGroups()), Style(false)),
+  EXPECT_EQ(RenderTable(AddressRows(ClusterOfGroups(), false), Style(false)),
             "  gRPC                  h:1\n"
             "  leader of mixed-0     unix-abstract:b-mixed-0, 2 ranks\n"
             "  metrics of router     http://h:3/metrics\n"
@@ -63,7 +63,7 @@ TEST(ReadyJson, IsStable) {
 }
 
 TEST(AddressRows, NamesEveryPage) {
-  EXPECT_EQ(RenderTable(AddressRows(SomeCluster()), Style(false)),
+  EXPECT_EQ(RenderTable(AddressRows(SomeCluster(), false), Style(false)),
             "  gRPC                    h:1\n"
             "  metrics of router       http://h:3/metrics\n"
             "  metrics of prefill-0.0  http://h:4/metrics\n"

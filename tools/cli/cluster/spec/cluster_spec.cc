@@ -9,11 +9,12 @@
 #include <utility>
 
 #include "observability/base/check.h"
+#include "tools/cli/cluster/spec/certificate_paths.h"
 
 namespace baleen::cli {
 namespace {
 
-constexpr std::array<std::string_view, 3> kRouterKeys = {"grpc", "workers", "metrics"};
+constexpr std::array<std::string_view, 4> kRouterKeys = {"grpc", "http", "workers", "metrics"};
 constexpr std::array<std::string_view, 2> kWorkerKeys = {"worker", "metrics"};
 
 std::span<const std::string_view> KeysOf(ChildKind kind) {
@@ -50,6 +51,22 @@ void AppendGroup(const GroupSpec& group, const ChildSpec& child, Arguments& argu
   AppendIfGiven("--rebalance-seconds", group.rebalance_seconds, arguments);
   AppendIfGiven("--join-seconds", group.join_seconds, arguments);
   AppendIfGiven("--step-wait-ms", group.step_wait_ms, arguments);
+}
+
+void AppendInternal(const std::string& folder, std::string_view name, Arguments& arguments) {
+  if (folder.empty()) return;
+  Append("--internal-cert", CertificatePath(folder, name), arguments);
+  Append("--internal-key", KeyPath(folder, name), arguments);
+  Append("--internal-ca", CertificatePath(folder, kAuthorityName), arguments);
+}
+
+void AppendPublic(const ClusterSpec& spec, Arguments& arguments) {
+  const std::string& folder = spec.certificates_folder;
+  if (!folder.empty()) {
+    Append("--tls-cert", CertificatePath(folder, kPublicName), arguments);
+    Append("--tls-key", KeyPath(folder, kPublicName), arguments);
+  }
+  if (!spec.api_keys_file.empty()) Append("--api-keys-file", spec.api_keys_file, arguments);
 }
 
 // What only groups of several ranks can use is refused without them: a typing error in a topology
@@ -101,6 +118,11 @@ absl::Status Validate(const ClusterSpec& spec) {
   return ValidateGroups(spec);
 }
 
+std::string TlsAuthorityOf(const ClusterSpec& spec) {
+  if (spec.certificates_folder.empty()) return "";
+  return CertificatePath(spec.certificates_folder, kAuthorityName);
+}
+
 std::string GroupNameOf(const ChildSpec& child) {
   return fmt::format("{}-{}", child.role, child.group);
 }
@@ -143,8 +165,11 @@ std::vector<std::string> ArgumentsOf(const ClusterSpec& spec, const ChildSpec& c
   Append("--model", spec.model_directory, arguments);
   if (child.kind == ChildKind::kRouter) {
     Append("--listen", own ? own->at("grpc") : spec.listen, arguments);
+    Append("--http-listen", own ? own->at("http") : spec.http_listen, arguments);
     Append("--worker-listen", own ? own->at("workers") : "127.0.0.1:0", arguments);
     Append("--metrics-listen", own ? own->at("metrics") : spec.metrics_listen, arguments);
+    AppendPublic(spec, arguments);
+    AppendInternal(spec.certificates_folder, kRouterName, arguments);
   } else {
     BALEEN_CHECK(router != nullptr, "workers start after the router");
     Append("--role", child.role, arguments);
@@ -156,6 +181,7 @@ std::vector<std::string> ArgumentsOf(const ClusterSpec& spec, const ChildSpec& c
     AppendUnlessZero("--sequences-max", spec.sequences_max, arguments);
     AppendUnlessZero("--step-tokens-max", spec.step_tokens_max, arguments);
     AppendGroup(spec.group, child, arguments);
+    AppendInternal(spec.certificates_folder, kWorkerName, arguments);
   }
   Append("--log-format", spec.log_format, arguments);
   Append("--log-level", spec.log_level, arguments);

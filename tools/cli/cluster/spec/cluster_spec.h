@@ -34,7 +34,8 @@ struct ClusterSpec {
   Topology prefill;
   Topology decode;
   Topology mixed;
-  std::string listen = "127.0.0.1:0";  // gRPC for clients; port 0 = any free one
+  std::string listen = "127.0.0.1:0";       // gRPC for clients; port 0 = any free one
+  std::string http_listen = "127.0.0.1:0";  // HTTP for clients
   std::string metrics_listen =
       "127.0.0.1:0";  // the router's; workers always take a free loopback port
   std::string log_level = "info";
@@ -44,8 +45,13 @@ struct ClusterSpec {
   std::uint32_t kv_blocks = 0;
   std::uint32_t sequences_max = 0;
   std::uint32_t step_tokens_max = 0;
+  std::string certificates_folder;  // of `baleen certs`, for all connections; empty = plaintext
+  std::string api_keys_file;        // empty = no keys
   GroupSpec group;
 };
+
+// What clients of a cluster with certificates believe; empty without.
+std::string TlsAuthorityOf(const ClusterSpec& spec);
 
 // As baleen-worker takes them.
 inline constexpr std::uint32_t kKvBlocksMax = 1u << 30;

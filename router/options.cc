@@ -50,6 +50,9 @@ void Declare(CLI::App& app, RouterOptions& options) {
       ->check(range(1, kRequestsMaxMax));
   add("--request-megabytes-max", options.request_megabytes_max, "MiB of their messages together")
       ->check(range(4, kMegabytesMaxMax));
+  add("--memory-megabytes-max", options.memory_megabytes_max,
+      "MiB of this process, near which requests are refused; 0: the control group's limit")
+      ->check(range(0, kMegabytesMaxMax * 16));
   process::AddSeconds(app, "--request-seconds-max", options.request_wait_max,
                       "The longest deadline of a request", 1);
   process::AddSeconds(app, "--queue-seconds-max", options.queue_wait_max,

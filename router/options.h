@@ -29,6 +29,7 @@ struct RouterOptions {
   std::uint32_t request_megabytes_max = 256;          // of their messages together
   absl::Duration request_wait_max = absl::Hours(1);   // the longest deadline of a request
   absl::Duration queue_wait_max = absl::Seconds(30);  // the longest wait for a free worker
+  std::uint32_t memory_megabytes_max = 0;  // of the process; 0: its control group's limit, if any
 
   // Who may call, and how connections are protected.
   AccessOptions access;

@@ -20,6 +20,19 @@ void WarnOfOpenDoor(std::string_view flag, const std::string& address,
                {{"flag", flag}, {"address", address}, {"api_keys", keys}, {"tls", tls}});
 }
 
+std::uint64_t MemoryLimitOf(const RouterOptions& options) {
+  const std::uint64_t given = std::uint64_t{options.memory_megabytes_max} << 20;
+  return given > 0 ? given : MemoryLimitOfControlGroup();
+}
+
+// A sixteenth of what is inside at each reading, until there is enough memory again.
+void CancelForMemory(Dispatcher& dispatcher) {
+  const DispatchCounts counts = dispatcher.counts();
+  dispatcher.CancelLowest(1 + (counts.running + counts.waiting) / 16,
+                          contract::MakeStatus(contract::Reason::kQueueFull,
+                                               "ended because this router is short of memory"));
+}
+
 }  // namespace
 
 Router::Router(const RouterOptions& options, const Clock& clock, Models models)
@@ -30,7 +43,10 @@ Router::Router(const RouterOptions& options, const Clock& clock, Models models)
       admission_({.requests_max = options.requests_max,
                   .bytes_max = std::uint64_t{options.request_megabytes_max} << 20},
                  clock),
-      dispatcher_({.queue_wait_max = options.queue_wait_max}, clock, contract::RandomNonZero),
+      dispatcher_({.queue_wait_max = options.queue_wait_max, .draw_seed = number_}, clock,
+                  contract::RandomNonZero),
+      memory_({.limit_bytes = MemoryLimitOf(options)}, clock, admission_,
+              [this] { CancelForMemory(dispatcher_); }),
       registry_({.models = models_.Served()}, clock, dispatcher_) {}
 
 absl::StatusOr<std::unique_ptr<Router>> Router::Start(const RouterOptions& options,
@@ -44,12 +60,14 @@ absl::StatusOr<std::unique_ptr<Router>> Router::Start(const RouterOptions& optio
   AttachServerOptions attach = tuning.attach;
   attach.listen = options.worker_listen;
   attach.certificates = self->worker_certificates_;
-  BALEEN_ASSIGN_OR_RETURN(self->attach_,
-                          AttachServer::Start(attach, {.router = self->number_,
-                                                       .clock = clock,
-                                                       .registry = self->registry_,
-                                                       .dispatcher = self->dispatcher_,
-                                                       .metrics = self->metrics_}));
+  BALEEN_ASSIGN_OR_RETURN(
+      self->attach_,
+      AttachServer::Start(attach, {.router = self->number_,
+                                   .clock = clock,
+                                   .registry = self->registry_,
+                                   .dispatcher = self->dispatcher_,
+                                   .metrics = self->metrics_,
+                                   .on_tick = [watch = &self->memory_] { watch->Tick(); }}));
 
   InferenceServerOptions inference = tuning.inference;
   inference.listen = options.listen;

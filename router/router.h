@@ -10,6 +10,7 @@
 #include "observability/base/clock.h"
 #include "observability/metrics/metrics.h"
 #include "router/access/access.h"
+#include "router/admission/memory_watch.h"
 #include "router/cluster/attach_server.h"
 #include "router/options.h"
 #include "router/server/inference_server.h"
@@ -69,6 +70,7 @@ class Router {
   std::shared_ptr<security::CertificateStore> worker_certificates_;  // null: plaintext
   Admission admission_;
   Dispatcher dispatcher_;
+  MemoryWatch memory_;
   Registry registry_;
   std::unique_ptr<AttachServer> attach_;
   std::unique_ptr<openai::HttpServer> http_;

@@ -100,6 +100,7 @@ void AttachServer::Tick() {
   if (!accepting_ && !stopping_) Accept();
   parts_.registry.Tick();
   parts_.dispatcher.Tick();
+  if (parts_.on_tick) parts_.on_tick();
   ExportMetrics();
   if (stopping_ && streams_.empty() && !closed_) {
     closed_ = true;

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -51,6 +52,8 @@ struct AttachServerParts {
   Registry& registry;
   Dispatcher& dispatcher;
   metrics::RouterMetrics& metrics;
+  // Called at each tick, on the server's thread; null: nothing.
+  std::function<void()> on_tick;
 };
 
 class AttachServer final : public RequestPort {

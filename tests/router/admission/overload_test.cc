@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "router/admission/memory_ladder.h"
+#include "router/admission/memory_watch.h"
 #include "router/admission/wait_estimate.h"
 
 namespace baleen::router {
@@ -72,6 +73,45 @@ TEST(MemoryLadder, StepsByTheLargerOfBothCounts) {
     EXPECT_EQ(LevelOf(c.reading, c.limit), c.level)
         << c.reading.accounted_bytes << " " << c.reading.resident_bytes << " of " << c.limit;
   }
+}
+
+TEST(MemoryWatch, ClimbsTheLadderAndComesDownAgain) {
+  ManualClock clock;
+  Admission admission({}, clock);
+  std::uint64_t resident = 0;
+  int cancelled = 0;
+  MemoryWatch watch({.limit_bytes = 1000, .resident_bytes = [&] { return resident; }}, clock,
+                    admission, [&] { ++cancelled; });
+  const auto read = [&](std::uint64_t bytes) {
+    resident = bytes;
+    clock.Advance(absl::Milliseconds(250));
+    watch.Tick();
+    return watch.level();
+  };
+  EXPECT_EQ(read(799), MemoryLevel::kNormal);
+  EXPECT_EQ(read(850), MemoryLevel::kRefuseLow);
+  EXPECT_FALSE(admission.Admit({.priority = 4}).ok());
+  EXPECT_TRUE(admission.Admit({.priority = 5}).ok());
+  EXPECT_EQ(read(900), MemoryLevel::kRefuseAll);
+  EXPECT_EQ(cancelled, 0);
+  EXPECT_EQ(read(960), MemoryLevel::kCancel);
+  EXPECT_EQ(cancelled, 1);
+  resident = 0;
+  clock.Advance(absl::Milliseconds(249));
+  watch.Tick();
+  EXPECT_EQ(watch.level(), MemoryLevel::kCancel) << "one reading a period";
+  EXPECT_EQ(read(0), MemoryLevel::kNormal);
+  EXPECT_TRUE(admission.Admit({.priority = 0}).ok());
+  admission.AddReplyBytes(950);
+  EXPECT_EQ(read(0), MemoryLevel::kCancel) << "replies that nobody reads count";
+}
+
+TEST(MemoryWatch, WithoutALimitNothingIsRead) {
+  ManualClock clock;
+  Admission admission({}, clock);
+  MemoryWatch watch({.resident_bytes = [] { return ~std::uint64_t{0}; }}, clock, admission, [] {});
+  watch.Tick();
+  EXPECT_EQ(watch.level(), MemoryLevel::kNormal);
 }
 
 TEST(MemoryLadder, ReadsThisProcess) { EXPECT_GT(ResidentBytes(), 1u << 20); }

@@ -16,7 +16,7 @@ std::size_t PromptCache::BytesOf(const Entry& entry) {
 
 bool PromptCache::Find(std::string_view text, std::vector<std::int32_t>* ids) {
   if (text.size() < kTextBytesMin) return false;
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   const auto found = by_text_.find(text);
   if (found == by_text_.end()) {
     ++counts_.misses;
@@ -35,7 +35,7 @@ void PromptCache::Put(std::string_view text, std::span<const std::int32_t> ids) 
   const std::size_t bytes = BytesOf(made.front());
   if (bytes > bytes_max_) return;
   std::list<Entry> dropped;  // freed outside of the lock as well
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   if (by_text_.contains(text)) return;  // another thread was faster
   entries_.splice(entries_.begin(), made);
   by_text_.emplace(entries_.front().text, entries_.begin());
@@ -51,7 +51,7 @@ void PromptCache::Put(std::string_view text, std::span<const std::int32_t> ids) 
 }
 
 PromptCache::Counts PromptCache::counts() const {
-  const absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   return counts_;
 }
 

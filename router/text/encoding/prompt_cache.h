@@ -5,14 +5,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <list>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/hash/hash.h"
+#include "absl/strings/string_view.h"
 
 namespace baleen::router {
 
@@ -51,13 +52,20 @@ class PromptCache {
     std::vector<std::int32_t> ids;
   };
 
+  // Seeded anew in each process: nobody can make texts that fall together.
+  struct Hash {
+    std::size_t operator()(std::string_view text) const {
+      return absl::Hash<absl::string_view>()(absl::string_view(text.data(), text.size()));
+    }
+  };
+
   static std::size_t BytesOf(const Entry& entry);
 
   const std::size_t bytes_max_;
-  mutable absl::Mutex mutex_;
-  std::list<Entry> entries_ ABSL_GUARDED_BY(mutex_);  // asked for last first
-  std::unordered_map<std::string_view, std::list<Entry>::iterator> by_text_ ABSL_GUARDED_BY(mutex_);
-  Counts counts_ ABSL_GUARDED_BY(mutex_);
+  mutable std::mutex mutex_;  // guards what follows
+  std::list<Entry> entries_;  // asked for last first
+  std::unordered_map<std::string_view, std::list<Entry>::iterator, Hash> by_text_;
+  Counts counts_;
 };
 
 }  // namespace baleen::router

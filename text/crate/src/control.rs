@@ -60,20 +60,22 @@ impl ControlTokens {
     /// `text` with a sentinel after every character that begins a control token, except where one of `keep` stands.
     pub fn disarm(&self, text: &str, sentinel: char, keep: &[&str]) -> String {
         let mut result = String::with_capacity(text.len() + text.len() / 16);
-        let mut rest = text;
-        while let Some(first) = rest.chars().next() {
-            if !self.first_chars.contains(&first) {
-                result.push(first);
-                rest = &rest[first.len_utf8()..];
-            } else if let Some(kept) = keep.iter().find(|kept| rest.starts_with(**kept)) {
-                result.push_str(kept);
-                rest = &rest[kept.len()..];
-            } else {
-                result.push(first);
-                result.push(sentinel);
-                rest = &rest[first.len_utf8()..];
+        let mut copied = 0;
+        let mut kept_end = 0;
+        for (at, first) in text.char_indices().filter(|(_, c)| self.first_chars.contains(c)) {
+            if at < kept_end {
+                continue;
             }
+            if let Some(kept) = keep.iter().find(|kept| text[at..].starts_with(**kept)) {
+                kept_end = at + kept.len();
+                continue;
+            }
+            let end = at + first.len_utf8();
+            result.push_str(&text[copied..end]);
+            result.push(sentinel);
+            copied = end;
         }
+        result.push_str(&text[copied..]);
         result
     }
 }

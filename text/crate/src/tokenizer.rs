@@ -169,7 +169,9 @@ impl Tokenizer {
         if let Err(message) = check_size("text", text.len(), self.limits.text_bytes_max) {
             return invalid_input(message);
         }
-        let run = longest_whitespace_run(text);
+        // No shorter text has such a run.
+        let looked_at = if text.len() > WHITESPACE_RUN_CHARS_MAX { text } else { "" };
+        let run = longest_whitespace_run(looked_at);
         if run > WHITESPACE_RUN_CHARS_MAX {
             return invalid_input(format!(
                 "text has {run} white space characters in a row, limit {WHITESPACE_RUN_CHARS_MAX}"

@@ -33,11 +33,16 @@ INSTANTIATE_TEST_SUITE_P(Models, EveryModel,
 
 TEST_P(EveryModel, ChunksOfAPromptGiveTheSameBits) {
   LoadedModel model(directory());
-  const Sequence sequence(RandomTokens(97, model.model().info().vocabulary_size, 1), Blocks(3, 2));
-  const Outcome whole = RunAlone(model, sequence, 97, 3);
-  for (const std::size_t chunk : {1, 7, 64}) {
-    model.ClearCache();
-    EXPECT_EQ(RunAlone(model, sequence, chunk, 3), whole) << chunk;
+  const std::vector<std::int32_t> prompt =
+      RandomTokens(97, model.model().info().vocabulary_size, 1);
+  for (const SampleSpec& spec : {kGreedy, kAllRules}) {
+    const Sequence sequence(prompt, Blocks(3, 2), spec);
+    const Outcome whole = RunAlone(model, sequence, 97, 3);
+    EXPECT_EQ(whole.prompt.size(), 96u);
+    for (const std::size_t chunk : {1, 7, 64}) {
+      model.ClearCache();
+      EXPECT_EQ(RunAlone(model, sequence, chunk, 3), whole) << chunk;
+    }
   }
 }
 
@@ -45,30 +50,32 @@ TEST_P(EveryModel, NeighboursMemoryAndBlocksDoNotMatter) {
   LoadedModel model(directory());
   const std::uint32_t vocabulary = model.model().info().vocabulary_size;
   const std::vector<std::int32_t> prompt = RandomTokens(70, vocabulary, 2);
-  Outcome alone = RunAlone(model, Sequence(prompt, Blocks(0, 2)), 70, 4);
-
   // Other memory contents, other blocks, another place among others that start at other times and
   // lengths.
   LoadedModel crowded(directory(), 64, {}, std::byte{0});
-  std::vector<Sequence> sequences;
-  for (std::uint32_t i = 0; i < 7; ++i) {
-    sequences.emplace_back(RandomTokens(5 + 13 * i, vocabulary, 100 + i), Blocks(4 * i + 4, 2),
-                           SampleSpec{.temperature = 1.0f, .seed = i, .logprobs = 20});
-    if (i == 3) {
-      sequences.emplace_back(prompt, Blocks(40, 2));
+  for (const SampleSpec& spec : {kGreedy, kAllRules}) {
+    model.ClearCache();
+    const Outcome alone = RunAlone(model, Sequence(prompt, Blocks(0, 2), spec), 70, 4);
+    std::vector<Sequence> sequences;
+    for (std::uint32_t i = 0; i < 7; ++i) {
+      sequences.emplace_back(RandomTokens(5 + 13 * i, vocabulary, 100 + i), Blocks(4 * i + 4, 2),
+                             SampleSpec{.temperature = 1.0f, .seed = i, .logprobs = 20});
+      if (i == 3) {
+        sequences.emplace_back(prompt, Blocks(40, 2), spec);
+      }
     }
+    while (sequences[4].generated() < 4) {
+      std::vector<SequenceStep> steps;
+      for (std::size_t i = 0; i < sequences.size(); ++i) {
+        steps.push_back(sequences[i].Next(9 + 8 * i));
+      }
+      const std::vector<SampledToken> sampled = crowded.Step(steps);
+      for (std::size_t i = 0; i < sequences.size(); ++i) {
+        sequences[i].Take(sampled[i]);
+      }
+    }
+    EXPECT_EQ(sequences[4].End(crowded), alone);
   }
-  while (sequences[4].generated() < 4) {
-    std::vector<SequenceStep> steps;
-    for (std::size_t i = 0; i < sequences.size(); ++i) {
-      steps.push_back(sequences[i].Next(9 + 8 * i));
-    }
-    const std::vector<SampledToken> sampled = crowded.Step(steps);
-    for (std::size_t i = 0; i < sequences.size(); ++i) {
-      sequences[i].Take(sampled[i]);
-    }
-  }
-  EXPECT_EQ(sequences[4].End(crowded), alone);
 }
 
 // What a replay after failover does: generated tokens again, several in one absorbed pass.
@@ -179,6 +186,130 @@ TEST(DeepSeekModel, LogProbabilitiesAreReportedOnlyOnRequest) {
   }
 }
 
+// The log-probabilities of a prompt's token are those that sampling it would have reported.
+TEST_P(EveryModel, PromptTokensAreWorthWhatSamplingThemWouldSay) {
+  LoadedModel model(directory());
+  const std::vector<std::int32_t> prompt =
+      RandomTokens(12, model.model().info().vocabulary_size, 6);
+  const std::vector<std::uint32_t> table = {3};
+  const SequenceStep scored{.tokens = prompt,
+                            .block_table = table,
+                            .followers = std::span(prompt).subspan(1),
+                            .followers_top = 20};
+  const SampledToken answer = model.Step({&scored, 1})[0];
+  EXPECT_TRUE(answer.status.ok()) << answer.status;
+  EXPECT_EQ(answer.token, -1);
+  ASSERT_EQ(answer.followers.size(), prompt.size() - 1);
+  for (std::size_t i = 1; i < prompt.size(); ++i) {
+    const SampleSpec only_this{.logprobs = 20, .biases = {{prompt[i], 100.0f}}};
+    const SequenceStep step{
+        .tokens = std::span(prompt).first(i), .block_table = table, .sample = &only_this};
+    const SampledToken sampled = model.Step({&step, 1})[0];
+    EXPECT_EQ(sampled.token, prompt[i]);
+    EXPECT_EQ(answer.followers[i - 1], (TokenLogprobs{sampled.logprob, sampled.top})) << i;
+  }
+}
+
+TEST(DeepSeekModel, RulesChooseTheTokenAndLeaveLogProbabilitiesAlone) {
+  LoadedModel model(kNano);
+  const std::vector<std::int32_t> prompt = RandomTokens(20, 512, 5);
+  const std::vector<std::uint32_t> table = {9};
+  const auto step_with = [&](const SampleSpec& spec) {
+    return SequenceStep{.tokens = prompt, .block_table = table, .sample = &spec};
+  };
+  const SequenceStep plain = step_with(kGreedy);
+  const SampledToken best = model.Step({&plain, 1})[0];
+
+  SequenceStep banned = step_with(kGreedy);
+  const std::vector<std::int32_t> first_two = {best.top[0].first, best.top[1].first};
+  banned.banned = first_two;
+  const SampledToken third = model.Step({&banned, 1})[0];
+  EXPECT_EQ(third.token, best.top[2].first);
+  EXPECT_EQ(third.logprob, best.top[2].second);
+  EXPECT_EQ(third.top, best.top);
+
+  SomeTokens mask;
+  SequenceStep masked = step_with(kGreedy);
+  masked.mask = &mask;
+  const auto allowed =
+      std::ranges::find_if(best.top, [&](const auto& entry) { return mask.Allows(entry.first); });
+  EXPECT_EQ(model.Step({&masked, 1})[0].token, allowed->first);
+
+  const SampleSpec unlikely{.logprobs = 20, .frequency_penalty = 2.0f};
+  SequenceStep penalized = step_with(unlikely);
+  const std::vector<TokenUse> uses = {{.token = best.token, .in_reply = 1000}};
+  penalized.uses = uses;
+  EXPECT_EQ(model.Step({&penalized, 1})[0].token, best.top[1].first);
+  EXPECT_EQ(model.Step({&penalized, 1})[0].top, best.top);
+}
+
+// A mask that goes wrong, or that leaves nothing, is the end of its sequence only.
+TEST(DeepSeekModel, AMaskWithoutATokenFailsItsSequenceOnly) {
+  class Mask final : public TokenMask {
+   public:
+    explicit Mask(absl::StatusOr<std::vector<std::uint32_t>> words) : words_(std::move(words)) {}
+    absl::StatusOr<std::span<const std::uint32_t>> Await() override {
+      if (!words_.ok()) return words_.status();
+      return *words_;
+    }
+
+   private:
+    absl::StatusOr<std::vector<std::uint32_t>> words_;
+  };
+  LoadedModel model(kNano);
+  const std::vector<std::int32_t> prompt = {0, 5, 6};
+  const std::vector<std::uint32_t> tables[] = {{0}, {1}, {2}, {3}};
+  Mask late(absl::DeadlineExceededError("no mask in time"));
+  Mask none(std::vector<std::uint32_t>(16));
+  Mask empty(std::vector<std::uint32_t>{});
+  std::vector<SequenceStep> steps;
+  for (const auto& table : tables) {
+    steps.push_back({.tokens = prompt, .block_table = table, .sample = &kGreedy});
+  }
+  const SampledToken alone = model.Step({&steps[3], 1})[0];
+  steps[0].mask = &late;
+  steps[1].mask = &none;
+  steps[2].mask = &empty;
+  const std::vector<SampledToken> sampled = model.Step(steps);
+  EXPECT_EQ(sampled[0].status, absl::DeadlineExceededError("no mask in time"));
+  for (const std::size_t i : {1, 2}) {
+    EXPECT_EQ(contract::ReasonOf(sampled[i].status), contract::Reason::kInvalidRequest);
+    EXPECT_THAT(sampled[i].status.ToString(), testing::HasSubstr("allow no token at position 3"));
+  }
+  for (const std::size_t i : {0, 1, 2}) EXPECT_EQ(sampled[i].token, -1);
+  EXPECT_EQ(sampled[3].token, alone.token);
+  EXPECT_EQ(sampled[3].top, alone.top);
+}
+
+// Waiting for a mask is not to hold up what could be done meanwhile.
+TEST(DeepSeekModel, MasksAreAwaitedWhenOtherSequencesHaveTheirTokens) {
+  class Watching final : public TokenMask {
+   public:
+    absl::StatusOr<std::span<const std::uint32_t>> Await() override {
+      seen = other->token;
+      return words_;
+    }
+    const SampledToken* other = nullptr;
+    std::int32_t seen = -1;
+
+   private:
+    std::vector<std::uint32_t> words_ = std::vector<std::uint32_t>(16, ~0u);
+  };
+  LoadedModel model(kNano);
+  const std::vector<std::int32_t> prompt = {0, 5, 6};
+  const std::vector<std::uint32_t> tables[] = {{0}, {1}};
+  std::vector<SampledToken> sampled(2);
+  Watching mask;
+  mask.other = &sampled[1];
+  const std::vector<SequenceStep> steps = {
+      {.tokens = prompt, .block_table = tables[0], .sample = &kGreedy, .mask = &mask},
+      {.tokens = prompt, .block_table = tables[1], .sample = &kGreedy}};
+  EXPECT_TRUE(model.model().Step(steps, model.kv(), {}, sampled).ok());
+  EXPECT_NE(mask.seen, -1);
+  EXPECT_EQ(mask.seen, sampled[1].token);
+  EXPECT_EQ(sampled[0].token, sampled[1].token);
+}
+
 bool IsNumericFault(const SampledToken& sampled) {
   return contract::ReasonOf(sampled.status) == contract::Reason::kNumericFault &&
          sampled.token == -1;
@@ -215,6 +346,25 @@ TEST(DeepSeekModel, NanInAnEmbeddingFailsOnlyTheSequencesThatUseIt) {
   for (const AttentionForm form : {AttentionForm::kPrefill, AttentionForm::kAbsorbed}) {
     ExpectFaultOfTheMiddleOne(kNano, copy.path(), {{0, 5, 6}, {0, 77, 6, 8}, {0, 9, 5, 6}}, form);
   }
+}
+
+TEST(DeepSeekModel, NanInsideAPromptIsAFaultOfItsLogProbabilities) {
+  CheckpointCopy copy(kNano);
+  copy.Patch("model.embed_tokens.weight", 77 * 256 * 2 + 10, {0xc0, 0x7f});
+  LoadedModel model(copy.path());
+  const std::vector<std::int32_t> prompts[] = {{0, 5, 6, 7}, {0, 5, 77, 6}};
+  const std::vector<std::uint32_t> tables[] = {{0}, {1}};
+  std::vector<SequenceStep> steps;
+  for (const std::size_t i : {0, 1}) {
+    steps.push_back({.tokens = prompts[i],
+                     .block_table = tables[i],
+                     .followers = std::span(prompts[i]).subspan(1)});
+  }
+  const std::vector<SampledToken> sampled = model.Step(steps);
+  EXPECT_TRUE(sampled[0].status.ok());
+  EXPECT_EQ(sampled[0].followers.size(), 3u);
+  EXPECT_TRUE(IsNumericFault(sampled[1]));
+  EXPECT_THAT(sampled[1].status.ToString(), testing::HasSubstr("position 3"));
 }
 
 TEST(DeepSeekModel, InfinityInAnEmbeddingIsAFaultToo) {
@@ -290,10 +440,16 @@ TEST_F(StepLimitsTest, SequencesMustBeWellFormed) {
                 "has 2 KV blocks; it needs 3");
   const std::vector<std::uint32_t> outside = {0, 4};
   ExpectRefused({.tokens = one, .position = 64, .block_table = outside}, "names KV block 4 of 4");
+  ExpectRefused({.tokens = one, .block_table = table_, .followers = std::span(tokens_).first(2)},
+                "1 tokens and 2 followers");
   EXPECT_TRUE(Try({.tokens = one, .position = 0, .block_table = outside}).ok())
       << "a block that is not needed yet may be anything";
   for (const std::int32_t token : {-1, 512}) {
     ExpectRefused({.tokens = {&token, 1}, .block_table = table_}, "the vocabulary has 512");
+    ExpectRefused({.tokens = one, .block_table = table_, .followers = {&token, 1}},
+                  "the vocabulary has 512");
+    ExpectRefused({.tokens = one, .block_table = table_, .banned = {&token, 1}},
+                  "the vocabulary has 512");
   }
 }
 

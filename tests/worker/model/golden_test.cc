@@ -317,6 +317,33 @@ TEST_P(GoldenTest, PrefillFormRunsFreeAsCloseAsBfloat16) { CheckFree(AttentionFo
 
 TEST_P(GoldenTest, AbsorbedFormRunsFreeAsCloseAsBfloat16) { CheckFree(AttentionForm::kAbsorbed); }
 
+// Of a prompt's tokens, and of the most probable ones in their places: within what may be between
+// our log-probabilities and the oracle's of sampled tokens.
+TEST_P(GoldenTest, PromptLogProbabilitiesAreAsCloseAsBfloat16) {
+  Error bfloat16;
+  for (const Prompt& prompt : golden_.prompts) {
+    for (const Error& row : prompt.bfloat16_forced) bfloat16.Add(row);
+  }
+  const double bound = golden_.largest_factor * bfloat16.largest;
+  std::size_t compared = 0;
+  for (const Prompt& prompt : golden_.prompts) {
+    const std::vector<TokenLogprobs> scored = model_.Score(prompt.tokens, &prompt.experts, kTop);
+    ASSERT_EQ(scored.size(), prompt.tokens.size() - 1);
+    for (std::size_t at = prompt.prompt_tokens; at < prompt.tokens.size(); ++at) {
+      std::vector<std::pair<std::int32_t, float>> ours = scored[at - 1].top;
+      ours.emplace_back(prompt.tokens[at], scored[at - 1].logprob);
+      for (const auto& [id, logprob] : ours) {
+        const auto& oracle = prompt.rows[at - prompt.prompt_tokens];
+        const auto found = std::ranges::find(oracle, id, &Token::id);
+        if (found == oracle.end()) continue;  // only the prompt's own token may be so improbable
+        ++compared;
+        EXPECT_NEAR(logprob, found->logprob, bound) << "position " << at << ", token " << id;
+      }
+    }
+    EXPECT_GE(compared, kTop * (prompt.tokens.size() - prompt.prompt_tokens));
+  }
+}
+
 // The two forms of the same position differ by no more than the bfloat16 run from the oracle.
 TEST_P(GoldenTest, FormsAgree) {
   Error bfloat16;

@@ -169,6 +169,24 @@ class WatchedModel {
     return run;
   }
 
+  // All tokens as one prompt: what each but the first was worth.
+  std::vector<TokenLogprobs> Score(std::span<const std::int32_t> tokens, const Routes* told,
+                                   std::uint32_t top) {
+    static constexpr std::uint32_t kTable[kBlocks] = {1, 3, 0, 2};
+    const SequenceStep step{.tokens = tokens,
+                            .block_table = kTable,
+                            .followers = tokens.subspan(1),
+                            .followers_top = top};
+    Routes own;
+    device_.BeginStep(0, told, &own);
+    SampledToken scored;
+    const absl::Status status =
+        model_->Step({&step, 1}, {.base = storage_.data(), .blocks = kBlocks}, {}, {&scored, 1});
+    EXPECT_TRUE(status.ok()) << status;
+    EXPECT_TRUE(scored.status.ok()) << scored.status;
+    return std::move(scored.followers);
+  }
+
  private:
   static constexpr std::uint32_t kBlocks = 4;
 

@@ -25,7 +25,8 @@ std::vector<Sequence> SomeSequences(std::uint32_t vocabulary) {
   const std::size_t lengths[] = {3, 17, 1, 30, 9, 20};
   std::vector<Sequence> sequences;
   for (std::uint32_t i = 0; i < std::size(lengths); ++i) {
-    const SampleSpec spec{.temperature = i % 2 == 0 ? 0.0f : 1.0f, .seed = i, .logprobs = 20};
+    SampleSpec spec{.temperature = i % 2 == 0 ? 0.0f : 1.0f, .seed = i, .logprobs = 20};
+    if (i == 3) spec = kAllRules;
     sequences.emplace_back(RandomTokens(lengths[i], vocabulary, 100 + i), Blocks(2 * i, 1), spec,
                            /*request=*/i * 77 + 1);
   }

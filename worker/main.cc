@@ -24,6 +24,8 @@
 #include "worker/device/reference_device.h"
 #include "worker/engine/engine.h"
 #include "worker/engine/inbox.h"
+#include "worker/grammar/grammar_pool.h"
+#include "worker/grammar/model_grammars.h"
 #include "worker/group_rank.h"
 #include "worker/host.h"
 #include "worker/kv_budget.h"
@@ -54,6 +56,8 @@ struct Rank {
   std::unique_ptr<CacheFeed> cache_feed;  // none without a prefix cache
   std::unique_ptr<BlockPool> pool;
   Inbox inbox{InboxLimits{}};
+  std::unique_ptr<ModelGrammars> grammar_compiler;
+  std::unique_ptr<GrammarPool> grammars;
   std::unique_ptr<UcxKvTransfer> transfer;  // none on a mixed rank
   std::unique_ptr<StaticDiscovery> discovery;
   std::unique_ptr<AttachClient> attach;
@@ -146,10 +150,22 @@ absl::Status OpenTransport(const WorkerOptions& options, Rank& rank) {
   return security::OwnIdentity(*rank.certificates->Current(), security::Role::kWorker).status();
 }
 
+// For formats of replies; the vocabulary is read while the rank goes on to start.
+void OpenGrammars(const WorkerOptions& options, Rank& rank) {
+  const ModelInfo& info = rank.model->info();
+  rank.grammar_compiler = std::make_unique<ModelGrammars>(ModelGrammarsOptions{
+      .model_directory = options.model_directory,
+      .vocabulary = {.size = info.vocabulary_size, .eos_token_ids = info.eos_token_ids}});
+  rank.grammars = std::make_unique<GrammarPool>(
+      GrammarPoolOptions{.wake = [&inbox = rank.inbox] { inbox.Wake(); }}, SystemClock(),
+      *rank.grammar_compiler);
+}
+
 absl::Status Build(const WorkerOptions& options, Rank& rank) {
   BALEEN_RETURN_IF_ERROR(CheckCpu());
   BALEEN_RETURN_IF_ERROR(OpenTransport(options, rank));
   BALEEN_RETURN_IF_ERROR(LoadModel(options, rank));
+  OpenGrammars(options, rank);
   BALEEN_RETURN_IF_ERROR(OpenDataPlane(options, rank));
   BALEEN_ASSIGN_OR_RETURN(rank.page,
                           metrics::Page::Serve(rank.registry, options.process.metrics_listen));
@@ -170,7 +186,8 @@ absl::Status Build(const WorkerOptions& options, Rank& rank) {
                   .inbox = rank.inbox,
                   .sink = *rank.attach,
                   .metrics = rank.metrics,
-                  .cache_feed = rank.cache_feed.get()});
+                  .cache_feed = rank.cache_feed.get(),
+                  .grammars = rank.grammars.get()});
   return absl::OkStatus();
 }
 

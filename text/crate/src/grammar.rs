@@ -12,7 +12,7 @@ use llguidance::toktrie::{
 use llguidance::{Logger, Matcher as Inner, ParserFactory};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{mpsc, Arc};
+use std::sync::{mpsc, Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 /// Compiling recurses with the depth of what it compiles. Reserved, not used, for all but hostile sources; how deep
@@ -124,10 +124,20 @@ impl Vocabulary {
     }
 }
 
-/// Before its first token; never changes.
+/// Replies that share a lexer, at most: it only grows.
+const REPLIES_OF_LEXER_MAX: usize = 64;
+
+/// A lexer that replies share while they run, so that each profits from what the others have made of it.
+struct SharedLexer {
+    start: Inner,
+    replies: AtomicUsize,
+}
+
+/// Before its first token; does not change.
 pub struct Grammar {
-    fresh: Inner,
+    fresh: Arc<Inner>,
     present: SimpleVob,
+    shared: Mutex<Weak<SharedLexer>>,
 }
 
 impl Grammar {
@@ -173,9 +183,27 @@ impl Grammar {
             Ok(fresh)
         };
         match within(Duration::from_millis(limits.compile_ms_max.into()), compile)? {
-            Ok(fresh) => Ok(Self { fresh, present: vocabulary.present.clone() }),
+            Ok(fresh) => Ok(Self {
+                fresh: Arc::new(fresh),
+                present: vocabulary.present.clone(),
+                shared: Mutex::new(Weak::new()),
+            }),
             Err(message) => invalid_input(format!("{name}: {message}")),
         }
+    }
+
+    /// The lexer for one more reply. It goes with the last of its replies.
+    fn share_lexer(&self) -> Arc<SharedLexer> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lexer) = shared.upgrade() {
+            if lexer.replies.fetch_add(1, Ordering::Relaxed) < REPLIES_OF_LEXER_MAX {
+                return lexer;
+            }
+        }
+        let start = self.fresh.deep_clone();
+        let lexer = Arc::new(SharedLexer { start, replies: AtomicUsize::new(1) });
+        *shared = Arc::downgrade(&lexer);
+        lexer
     }
 }
 
@@ -268,20 +296,35 @@ fn cut_quotes(line: &str) -> String {
     result
 }
 
-/// One reply.
+/// One reply. What a shared lexer has become decides how long a mask takes, and never what it is: when it errs, because
+/// others have filled it up, the reply goes on with one of its own.
 pub struct Matcher {
     inner: Inner,
     present: SimpleVob,
+    fresh: Arc<Inner>,
+    /// None: the lexer is its own.
+    shared: Option<Arc<SharedLexer>>,
+    tokens: Vec<TokenId>,
 }
 
 impl Matcher {
     pub fn new(grammar: &Grammar) -> Self {
-        // A lexer of its own: what one reply makes of it counts against no other.
-        Self { inner: grammar.fresh.deep_clone(), present: grammar.present.clone() }
+        let shared = grammar.share_lexer();
+        Self {
+            inner: shared.start.clone(),
+            present: grammar.present.clone(),
+            fresh: Arc::clone(&grammar.fresh),
+            shared: Some(shared),
+            tokens: Vec::new(),
+        }
     }
 
     pub fn mask(&mut self, out: &mut [u32]) -> Result<()> {
-        let mut mask = match self.inner.compute_mask_or_eos() {
+        let mut mask = self.inner.compute_mask_or_eos();
+        if mask.is_err() && self.part_from_others() {
+            mask = self.inner.compute_mask_or_eos();
+        }
+        let mut mask = match mask {
             Ok(mask) => mask,
             Err(cause) => {
                 return invalid_input(format!("grammar: {}", shorten(&cause.to_string())))
@@ -297,19 +340,44 @@ impl Matcher {
     }
 
     pub fn consume(&mut self, token: TokenId) -> Result<()> {
-        let outcome = if self.inner.is_stopped() && !self.inner.is_error() {
-            self.inner.tok_env().map(|env| env.tok_trie().eos_tokens().contains(&token))
-        } else {
-            self.inner.try_consume_tokens(&[token]).map(|taken| taken == 1)
-        };
-        match outcome {
-            Ok(true) => Ok(()),
+        let mut taken = self.try_consume(token);
+        if !matches!(taken, Ok(true)) && self.part_from_others() {
+            taken = self.try_consume(token);
+        }
+        match taken {
+            Ok(true) => {
+                self.tokens.push(token);
+                Ok(())
+            }
             Ok(false) => invalid_input(format!("token {token} does not continue the grammar")),
-            Err(cause) => invalid_input(format!("grammar: {}", shorten(&cause.to_string()))),
+            Err(message) => invalid_input(format!("grammar: {message}")),
         }
     }
 
     pub fn is_stopped(&self) -> bool {
         self.inner.is_stopped()
+    }
+
+    fn try_consume(&mut self, token: TokenId) -> std::result::Result<bool, String> {
+        let taken = if self.inner.is_stopped() && !self.inner.is_error() {
+            self.inner.tok_env().map(|env| env.tok_trie().eos_tokens().contains(&token))
+        } else {
+            self.inner.try_consume_tokens(&[token]).map(|taken| taken == 1)
+        };
+        taken.map_err(|cause| shorten(&cause.to_string()))
+    }
+
+    /// From now on with a lexer of its own, at the same place. False: it has been so already.
+    fn part_from_others(&mut self) -> bool {
+        if self.shared.take().is_none() {
+            return false;
+        }
+        self.inner = self.fresh.deep_clone();
+        for token in std::mem::take(&mut self.tokens) {
+            if matches!(self.try_consume(token), Ok(true)) {
+                self.tokens.push(token);
+            }
+        }
+        true
     }
 }

@@ -28,6 +28,8 @@ class DispatcherTest : public ::testing::Test {
     std::uint32_t prompt_tokens = 10;
     std::uint32_t tokens_max = 5;
     absl::Duration wait = absl::InfiniteDuration();
+    std::string tenant;
+    std::uint32_t priority = contract::kPriorityDefault;
   };
 
   MemoryLink& Attach(std::uint64_t worker, Role role, std::uint32_t sequences_max = 16) {
@@ -49,9 +51,20 @@ class DispatcherTest : public ::testing::Test {
                         .model = "nano",
                         .prompt = std::make_shared<const TokenIds>(spec.prompt_tokens, 7),
                         .tokens_max = spec.tokens_max,
+                        .tenant = spec.tenant,
+                        .priority = spec.priority,
                         .deadline = clock_.Monotonic() + spec.wait,
                         .sink = &sink_});
     return submitted_;
+  }
+  // A prompt of 200 tokens whose blocks have these names.
+  void SubmitHashes(std::shared_ptr<const BlockHashes> hashes) {
+    dispatcher_.Submit({.id = {kRouter, ++submitted_},
+                        .model = "nano",
+                        .prompt = std::make_shared<const TokenIds>(200, 7),
+                        .tokens_max = 5,
+                        .block_hashes = std::move(hashes),
+                        .sink = &sink_});
   }
 
   static contract::RequestKey Key(std::uint64_t number, std::uint32_t attempt = 1) {
@@ -435,6 +448,70 @@ TEST_F(DispatcherTest, ThePrefillRanksWordIsNotAwaitedForEver) {
   dispatcher_.OnLost({1}, "gone");
   EXPECT_EQ(ReasonOf(1), Reason::kWorkerLost) << "the prefill rank's end is its word too";
   ExpectQuiet();
+}
+
+std::shared_ptr<const BlockHashes> SomeHashes(std::size_t count, std::uint8_t first) {
+  BlockHashes hashes(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    hashes[i].bytes[0] = first;
+    hashes[i].bytes[1] = static_cast<std::uint8_t>(i);
+  }
+  return std::make_shared<const BlockHashes>(hashes);
+}
+
+TEST_F(DispatcherTest, APromptGoesWhereItsBlocksAre) {
+  MemoryLink& idle = Attach(1, Role::kMixed);
+  MemoryLink& holder = Attach(2, Role::kMixed);
+  const auto hashes = SomeHashes(3, 'a');
+  dispatcher_.OnCacheEvents({2}, {.stored = *hashes});
+  SubmitHashes(hashes);
+  ASSERT_EQ(holder.All<StartFrame>().size(), 1u);
+  EXPECT_EQ(holder.All<StartFrame>()[0].block_hashes, hashes);
+  EXPECT_EQ(dispatcher_.view().workers[1].own.prompt_tokens, 200u - 192u) << "only what is new";
+
+  dispatcher_.OnCacheEvents({2}, {.evicted = {(*hashes)[0]}});
+  clock_.Advance(absl::Seconds(5));
+  SubmitHashes(hashes);
+  EXPECT_EQ(idle.All<StartFrame>().size(), 1u) << "without its beginning the rest is of no use";
+  dispatcher_.OnCacheEvents({7}, {.stored = *hashes});  // nobody
+}
+
+TEST_F(DispatcherTest, PromptsThatComeTogetherGoToOneRank) {
+  MemoryLink& first = Attach(1, Role::kMixed);
+  MemoryLink& second = Attach(2, Role::kMixed);
+  for (std::uint64_t worker : {1, 2}) {
+    dispatcher_.OnCacheEvents({worker}, {.stored = *SomeHashes(1, 'x')});
+  }
+  SubmitHashes(SomeHashes(3, 'a'));
+  SubmitHashes(SomeHashes(3, 'a'));
+  EXPECT_EQ(first.All<StartFrame>().size(), 2u) << "it computes these blocks already";
+  SubmitHashes(SomeHashes(3, 'b'));
+  EXPECT_EQ(second.All<StartFrame>().size(), 1u);
+}
+
+TEST_F(DispatcherTest, TheTenantThatWasServedLessIsNext) {
+  MemoryLink& link = Attach(1, Role::kMixed, 1);
+  for (const char* tenant : {"many", "many", "many", "few"}) Submit({.tenant = tenant});
+  EXPECT_EQ(link.All<StartFrame>().size(), 1u);
+  Token(1, Key(1), 0);
+  Ended(1, Key(1), EndReason::kStop, 1);
+  EXPECT_EQ(link.All<StartFrame>().back().key, Key(4)) << "the other one has had a token";
+  Submit({.tenant = "few", .priority = 6});
+  Ended(1, Key(4), EndReason::kError, 0, absl::InternalError("x"));
+  EXPECT_EQ(link.All<StartFrame>().back().key, Key(5)) << "a higher band goes first";
+}
+
+TEST_F(DispatcherTest, WhenMemoryIsShortTheYoungestOfTheLowestPriorityGo) {
+  Attach(1, Role::kMixed);
+  for (const std::uint32_t priority : {5, 1, 1, 9}) Submit({.priority = priority});
+  const absl::Status why = contract::MakeStatus(Reason::kQueueFull, "short of memory");
+  EXPECT_EQ(dispatcher_.CancelLowest(1, why), 1u);
+  EXPECT_EQ(ReasonOf(3), Reason::kQueueFull);
+  EXPECT_EQ(dispatcher_.CancelLowest(2, why), 2u);
+  EXPECT_EQ(ReasonOf(2), Reason::kQueueFull);
+  EXPECT_EQ(ReasonOf(1), Reason::kQueueFull);
+  EXPECT_FALSE(sink_.endings.contains(4));
+  EXPECT_EQ(dispatcher_.CancelLowest(9, why), 1u);
 }
 
 // The queue was ordered by request number, which is drawn before a client comes.

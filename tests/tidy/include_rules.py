@@ -122,7 +122,7 @@ THIRD_PARTY = {
     "CUDA": (("cuda",), ["kernels/cuda", "worker/device", "worker/expert_parallel/nccl"]),
     "prometheus-cpp": (("prometheus/",), ["observability/metrics"]),
     "spdlog": (("spdlog/",), ["observability/base"]),
-    "the text crate": (("text/crate/",), ["router/text", "text/grammar"]),
+    "the text crate": (("text/crate/",), ["router/text", "text"]),
     "Boost": (("boost/",), ["router/server/http"]),
     "nlohmann-json": (("nlohmann/",), ["worker/model", "worker/group", "router/text", "router/access", "text/grammar", "tools/cli", "router/main.cc",
                                        "worker/main.cc"]),

@@ -210,6 +210,56 @@ BENCHMARK(BenchmarkPrefillAttention)
     ->Args({16, 128, 64, 128})
     ->Unit(benchmark::kMicrosecond);
 
+// Choosing one token of DeepSeek-V3's vocabulary. Arguments: in hundredths temperature and min-p,
+// entries of penalties, whether there is a mask. Bytes: of the logits, once.
+void BenchmarkSample(benchmark::State& state) {
+  constexpr std::int64_t kVocabulary = 129'280;
+  std::vector<float> logits(kVocabulary);
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    logits[i] = 10.0f * std::sin(static_cast<float>(i) * 0.37f);
+  }
+  std::vector<float> adjusted(kVocabulary);
+  std::vector<std::int32_t> ids(kVocabulary);
+  std::vector<std::uint64_t> weights(kVocabulary);
+  std::vector<TokenUse> uses(static_cast<std::size_t>(state.range(2)));
+  for (std::size_t i = 0; i < uses.size(); ++i) {
+    uses[i] = {.token = static_cast<std::int32_t>(i * 13), .in_reply = 1, .in_prompt = true};
+  }
+  const bool masked = state.range(3) != 0;
+  const std::vector<std::uint32_t> mask(kVocabulary / 32, 0x0f0f0f0fu);
+  const bool adjusts = masked || !uses.empty();
+  std::uint64_t bits = 1;
+  Measure(state, kVocabulary, 4.0 * kVocabulary, [&] {
+    if (adjusts) {
+      reference::AdjustLogits({.vocabulary = kVocabulary,
+                               .logits = logits.data(),
+                               .y = adjusted.data(),
+                               .allowed = masked ? mask.data() : nullptr,
+                               .allowed_words = static_cast<std::int64_t>(mask.size()),
+                               .uses = uses.data(),
+                               .use_count = static_cast<std::int64_t>(uses.size()),
+                               .repetition_penalty = 1.1f});
+    }
+    benchmark::DoNotOptimize(
+        reference::Sample({.vocabulary = kVocabulary,
+                           .logits = adjusts ? adjusted.data() : logits.data(),
+                           .temperature = static_cast<float>(state.range(0)) / 100.0f,
+                           .min_p = static_cast<float>(state.range(1)) / 100.0f,
+                           .random_bits = bits += 0x9e3779b97f4a7c15ull,
+                           .scratch_ids = ids.data(),
+                           .scratch_weights = weights.data()}));
+  });
+}
+
+BENCHMARK(BenchmarkSample)
+    ->Name("sample/temperature/min_p/penalties/mask")
+    ->Args({0, 0, 0, 0})
+    ->Args({100, 0, 0, 0})
+    ->Args({100, 10, 0, 0})
+    ->Args({100, 0, 5000, 0})
+    ->Args({100, 0, 0, 1})
+    ->Unit(benchmark::kMicrosecond);
+
 }  // namespace
 }  // namespace baleen::kernels
 

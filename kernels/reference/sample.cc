@@ -58,17 +58,17 @@ std::uint64_t Below(std::uint64_t bits, std::uint64_t total) {
   return (bits >> 32) * (total >> 32) + (middle0 >> 32) + (middle1 >> 32) + (carry >> 32);
 }
 
-// A weight that min_p keeps is at least this much; the largest weight is 2^40.
-double LeastWeight(const SampleParams& params) {
-  return static_cast<double>(params.min_p) * 0x1p+40;
+// A weight that min_p keeps is at least this much; the largest weight is 2^40. Weights are whole.
+std::uint64_t LeastWeight(const SampleParams& params) {
+  return static_cast<std::uint64_t>(std::ceil(static_cast<double>(params.min_p) * 0x1p+40));
 }
 
 // The weights of all tokens; those below `least` are zero. Returns the sum.
-std::uint64_t WeighAtLeast(const SampleParams& params, float largest, double least) {
+std::uint64_t WeighAtLeast(const SampleParams& params, float largest, std::uint64_t least) {
   std::uint64_t total = 0;
   for (std::int64_t i = 0; i < params.vocabulary; ++i) {
     const std::uint64_t weight = FixedWeight(params.logits[i], largest, params.temperature);
-    params.scratch_weights[i] = static_cast<double>(weight) >= least ? weight : 0;
+    params.scratch_weights[i] = weight >= least ? weight : 0;
     total += params.scratch_weights[i];
   }
   return total;
@@ -87,11 +87,11 @@ std::uint64_t Truncate(const SampleParams& params, bool nucleus) {
   if (nucleus) {
     kept = NucleusSize(params, kept, total);
   }
-  const double least = LeastWeight(params);
+  const std::uint64_t least = LeastWeight(params);
   total = 0;
   for (std::int64_t i = 0; i < vocabulary; ++i) {
     std::uint64_t& weight = params.scratch_weights[params.scratch_ids[i]];
-    weight = i < kept && static_cast<double>(weight) >= least ? weight : 0;
+    weight = i < kept && weight >= least ? weight : 0;
     total += weight;
   }
   return total;

@@ -1,3 +1,4 @@
+// The cache of compiled grammars.
 #include "text/grammar/grammar_cache.h"
 
 #include <string>

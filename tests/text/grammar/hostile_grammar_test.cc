@@ -31,8 +31,7 @@ struct HostileCase {
   std::string refused;  // in the message; empty: it may be compiled
 };
 
-std::vector<HostileCase> Cases() {
-  constexpr auto kJson = GrammarKind::kJsonSchema;
+std::vector<HostileCase> TextCases() {
   constexpr auto kRegex = GrammarKind::kRegex;
   constexpr auto kLark = GrammarKind::kLark;
   const std::string parens = Repeat("(", 30'000) + "a" + Repeat(")", 30'000);
@@ -63,6 +62,12 @@ std::vector<HostileCase> Cases() {
       {"lark_file", kLark, "%import /etc/passwd\nstart: \"a\"", "grammar"},
       {"lark_json_multiple", kLark, R"(start: %json {"type":"integer","multipleOf":1000003})",
        "multipleOf"},
+  };
+}
+
+std::vector<HostileCase> SchemaCases() {
+  constexpr auto kJson = GrammarKind::kJsonSchema;
+  return {
       {"json_deep", kJson, Repeat(R"({"items":)", 20'000) + "{}" + Repeat("}", 20'000),
        "deeper than 64"},
       {"json_deep_strings", kJson, R"({"const":"[[[[\"{{{{"})", ""},
@@ -132,8 +137,10 @@ TEST_P(HostileGrammarTest, IsRefusedOrBounded) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, HostileGrammarTest, testing::ValuesIn(Cases()),
-                         [](const auto& info) { return info.param.name; });
+std::string NameOf(const testing::TestParamInfo<HostileCase>& info) { return info.param.name; }
+
+INSTANTIATE_TEST_SUITE_P(Texts, HostileGrammarTest, testing::ValuesIn(TextCases()), NameOf);
+INSTANTIATE_TEST_SUITE_P(Schemas, HostileGrammarTest, testing::ValuesIn(SchemaCases()), NameOf);
 
 // What the limits of work let through is given up on in time.
 TEST(CompileTimeTest, IsLimited) {

@@ -1,3 +1,4 @@
+// Replies that call tools, in both of DeepSeek's formats.
 #include "text/grammar/tool_grammar.h"
 
 #include <string>
@@ -12,7 +13,8 @@ namespace baleen::text {
 namespace {
 
 constexpr char kWeather[] = R"({"type":"object","properties":{"city":{"type":"string"},
-  "days":{"type":"integer","minimum":1,"maximum":9}},"required":["city"],"additionalProperties":false})";
+  "days":{"type":"integer","minimum":1,"maximum":9}},"required":["city"],
+          "additionalProperties":false})";
 
 const std::vector<ToolDeclaration>& Tools() {
   static const std::vector<ToolDeclaration> tools = {{"get_weather", kWeather},

@@ -74,9 +74,10 @@ TEST_F(RouterFaults, AWorkerKilledMidStreamEndsItsStreamsAndOthersGoOn) {
 
 TEST_F(RouterFaults, ALostWorkerBeforeTheFirstTokenIsReplaced) {
   FakeWorker& victim = Attach("mixed-0.0", {.hold_after = 0});
-  Attach("mixed-0.1", {.reply = ReplyOf("a</think>b"), .sequences_max = 1});
   auto result = std::async(std::launch::async, [this] { return Chat(Question()); });
   ASSERT_TRUE(victim.WaitFor([](const FakeWorker::State& s) { return s.starts.size() == 1; }));
+  // Now, because a draw decides between two idle ranks.
+  Attach("mixed-0.1", {.reply = ReplyOf("a</think>b"), .sequences_max = 1});
   victim.Kill();
   const ChatResult done = result.get();
   ASSERT_TRUE(done.status.ok()) << done.status.error_message();

@@ -187,6 +187,20 @@ TEST_F(AttachTest, HeartbeatsCarryWhatChangedInTheCacheMeanwhile) {
 
 // The router takes an ended request out of nothing but its own books: a load that still had it made
 // a free worker look busy until the next heartbeat.
+TEST_F(AttachTest, WhatThePromptWasWorthGoesBeforeItsFirstToken) {
+  FakeRouter router;
+  Attach({router.address()});
+  router.Send(StartMessage(1));
+  const auto start = Await<StartCommand>();
+  StepReport report = Report(1, true);
+  report.prompt_logprobs.push_back({.key = start.key, .entries = {std::nullopt}});
+  client_->Deliver(start.link, std::move(report));
+  const v1::WorkerMessage first = router.AwaitNext();
+  ASSERT_EQ(first.body_case(), Body::kPromptLogprobs);
+  EXPECT_EQ(first.prompt_logprobs().logprobs_size(), 1);
+  EXPECT_EQ(router.AwaitNext().body_case(), Body::kStep);
+}
+
 TEST_F(AttachTest, ALoadGoesBeforeAnEndThatNoStepCarries) {
   FakeRouter router;
   Attach({router.address()});
@@ -358,6 +372,24 @@ TEST_F(AttachTest, ASlowRouterLosesItsStreamAndNotTheWorkerItsMemory) {
     client_->Deliver(link, LargeReport());
   }
   EXPECT_EQ(Await<LinkLostCommand>().link, link);
+}
+
+// Few reports, but each with much of a prompt.
+TEST_F(AttachTest, ASlowRouterDoesNotMakeLogProbabilitiesPileUp) {
+  FakeRouter router({.reads = false});
+  Options options;
+  options.attach.link.stream.prompt_logprobs_max = 100'000;
+  Attach({router.address()}, options);
+  router.Send(StartMessage(1));
+  const auto start = Await<StartCommand>();
+  const TokenLogprobs entry{.logprob = -1.0f, .top = {20, {5, -2.0f}}};
+  for (std::uint32_t i = 0; i < 900 && metrics_.routers_attached.Value() == 1; ++i) {
+    StepReport report;
+    report.prompt_logprobs.push_back({.key = start.key, .first = 1 + 500 * i});
+    report.prompt_logprobs[0].entries.assign(500, entry);
+    client_->Deliver(start.link, std::move(report));
+  }
+  EXPECT_EQ(Await<LinkLostCommand>().link, start.link);
 }
 
 TEST_F(AttachTest, StopSendsTheLastWords) {

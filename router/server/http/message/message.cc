@@ -42,7 +42,10 @@ std::string WriteHead(const Response& response, const HeadForm& form) {
   if (!form.date.empty()) fmt::format_to(out, "Date: {}\r\n", form.date);
   fmt::format_to(out, "Content-Type: {}\r\n", response.content_type);
   for (const Field& field : response.fields) {
-    fmt::format_to(out, "{}: {}\r\n", field.name, field.value);
+    fmt::format_to(out, "{}: ", field.name);
+    // One line, whatever is said.
+    for (const char c : field.value) head += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+    head += "\r\n";
   }
   if (form.length) {
     fmt::format_to(out, "Content-Length: {}\r\n", *form.length);

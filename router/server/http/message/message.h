@@ -34,7 +34,7 @@ struct Request {
 
 struct Field {
   std::string_view name;
-  std::string value;  // no control characters: what came from a client is not put here
+  std::string value;  // control characters are written as spaces
 };
 
 struct Response {

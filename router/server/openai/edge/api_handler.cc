@@ -98,6 +98,12 @@ std::optional<http::Response> ApiHandler::Refuse(const http::RequestHead& head) 
   if (route->posts && !IsJson(head.content_type)) {
     return MakeError(415, "the Content-Type is not application/json");
   }
+  // Probes need no key. Of others it is looked at here too, so that nobody without one makes us
+  // read a body.
+  if (route->endpoint != Endpoint::kHealth && route->endpoint != Endpoint::kReadiness) {
+    const auto caller = parts().access.keys->Authenticate(head.authorization);
+    if (!caller.ok()) return ErrorResponse(caller.status());
+  }
   return std::nullopt;
 }
 

@@ -144,7 +144,16 @@ const TokenTable* GenerationActivity::Tokens() const {
 
 http::Response GenerationActivity::WithRequestId(http::Response response) const {
   response.fields.push_back({"x-request-id", generation_.request_id()});
+  if (const std::string& route = generation_.route_text(); !route.empty()) {
+    response.fields.push_back({"x-baleen-route", route});
+  }
   return response;
+}
+
+RequestOrigin OriginOf(const ApiHandler& api, const http::Request& request) {
+  return {.bytes = request.body.size(),
+          .caller = api.parts().access.keys->Authenticate(request.head.authorization),
+          .explain = request.head.debug == "route"};
 }
 
 }  // namespace
@@ -153,7 +162,7 @@ std::unique_ptr<http::Activity> StartChat(ApiHandler& api, http::Exchange& excha
                                           const http::Request& request) {
   auto activity = std::make_unique<GenerationActivity>(api, exchange, Api::kChat);
   absl::StatusOr<ChatBody> body = ReadChatBody(request.body);
-  const RequestOrigin origin{.bytes = request.body.size()};
+  const RequestOrigin origin = OriginOf(api, request);
   if (body.ok()) {
     activity->Begin(body->form, ReadChat(std::move(body->message)), origin);
   } else {
@@ -166,7 +175,7 @@ std::unique_ptr<http::Activity> StartCompletion(ApiHandler& api, http::Exchange&
                                                 const http::Request& request) {
   auto activity = std::make_unique<GenerationActivity>(api, exchange, Api::kCompletions);
   absl::StatusOr<CompletionBody> body = ReadCompletionBody(request.body);
-  const RequestOrigin origin{.bytes = request.body.size()};
+  const RequestOrigin origin = OriginOf(api, request);
   if (body.ok()) {
     activity->Begin(body->form, ReadGenerate(std::move(body->message)), origin);
   } else {

@@ -253,7 +253,11 @@ def make(deepseek_directory):
           chat=chat_cases(byte_level), injection=injection_cases(byte_level))
     write("metaspace.json", made_by, encode=encode_cases(metaspace, step=3), decode=decode_cases(metaspace))
     write("jinja.json", made_by, render=jinja_cases())
-    write("tools.json", made_by, templates=[source for source, _ in text_tools.TEMPLATES], render=text_tools.cases())
+    old = ROOT / "tools.json"
+    deepseek = json.loads(old.read_text(encoding="utf-8")).get("deepseek_v3", []) if old.exists() else []
+    if deepseek_directory:
+        deepseek = text_tools.cases_of(pathlib.Path(deepseek_directory))
+    write("tools.json", made_by, templates=[source for source, _ in text_tools.TEMPLATES], render=text_tools.cases(), deepseek_v3=deepseek)
     document = {"made_by": made_by, **string_digests(deepseek_directory)}
     (ROOT / "strings.json").write_text(json.dumps(document, ensure_ascii=True, separators=(",", ":")) + "\n")
 

@@ -180,10 +180,20 @@ def for_template(messages, as_text):
     return result
 
 
+def render(source, as_text, messages, tools):
+    compiled = chat_template_utils._compile_jinja_template(source)
+    return compiled.render(messages=for_template(messages, as_text), tools=tools or None, documents=None, add_generation_prompt=True,
+                           bos_token="<｜begin▁of▁sentence｜>", eos_token="<｜end▁of▁sentence｜>")
+
+
 def cases():
     for index, (source, as_text) in enumerate(TEMPLATES):
-        compiled = chat_template_utils._compile_jinja_template(source)
         for messages, tools in CONVERSATIONS:
-            text = compiled.render(messages=for_template(messages, as_text), tools=tools or None, documents=None, add_generation_prompt=True,
-                                   bos_token="<｜begin▁of▁sentence｜>", eos_token="<｜end▁of▁sentence｜>")
-            yield {"template": index, "messages": messages, "tools": tools, "text": text}
+            yield {"template": index, "messages": messages, "tools": tools, "text": render(source, as_text, messages, tools)}
+
+
+def cases_of(directory):
+    """With the template of DeepSeek-V3's tokenizer_config.json, which joins arguments to text."""
+    source = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))["chat_template"]
+    for messages, tools in CONVERSATIONS:
+        yield {"messages": messages, "tools": tools, "text": render(source, True, messages, tools)}

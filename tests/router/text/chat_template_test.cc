@@ -177,6 +177,24 @@ TEST(ChatTemplateTest, ShowsToolsAndCallsAsTransformersDoes) {
   }
 }
 
+TEST(ChatTemplateTest, DeepSeeksTemplateRendersAsTransformers) {
+  if (!std::filesystem::exists(kDeepSeekDir)) {
+    GTEST_SKIP() << "no " << kDeepSeekDir << ": `make oracle` fetches it";
+  }
+  const auto tokenizer = MustLoad(kDeepSeekDir);
+  const auto chat_template = ChatTemplate::Load(kDeepSeekDir, tokenizer).value();
+  for (const auto& row : ReadGolden("tools.json", "deepseek_v3")) {
+    const auto conversation = FromJson(row["messages"], row["tools"]);
+    const auto prompt =
+        chat_template->Render(conversation->messages, {.tools = conversation->tools});
+    ASSERT_TRUE(prompt.ok()) << prompt.status();
+    EXPECT_EQ(prompt->text, row["text"].get<std::string>());
+    const auto ids = tokenizer->Encode(prompt->text, ControlText::kAsTokens);
+    ASSERT_TRUE(ids.ok());
+    EXPECT_EQ(prompt->token_ids, *ids) << "no message spells a control token";
+  }
+}
+
 TEST(ChatTemplateTest, KnowsHowCallsAreWritten) {
   const auto templates = ReadGolden("tools.json", "templates");
   EXPECT_EQ(WithTemplate(templates[0])->tool_call_format(),

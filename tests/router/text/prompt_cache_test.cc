@@ -104,7 +104,7 @@ TEST(PartsTest, HelpChangesNothing) {
   std::mt19937 random(kSeed);
   const ParallelFor parallel = RunInThreads;
   PromptCache cache(1 << 20);
-  for (int round = 0; round < 60; ++round) {
+  for (int round = 0; round < 15; ++round) {
     std::vector<std::string> texts;
     for (unsigned i = random() % 6; i > 0; --i) {
       texts.push_back(std::string(random() % 20'000, 'a') + ' ' + std::to_string(random() % 20) +
@@ -129,7 +129,7 @@ TEST(PartsTest, HelpChangesNothing) {
       ASSERT_EQ(Joined(copy), expected);
     }
   }
-  EXPECT_GT(cache.counts().hits, 60u);
+  EXPECT_GT(cache.counts().hits, 15u);
 }
 
 TEST(PartsTest, AnErrorIsReportedAndNothingIsRemembered) {

@@ -111,7 +111,7 @@ TEST(StopMatcherTest, EqualsTheSearchOfTheWholeWhateverTheCuts) {
     return text;
   };
   int stopped = 0;
-  for (int round = 0; round < 20'000; ++round) {
+  for (int round = 0; round < 8000; ++round) {
     Texts stops;
     for (unsigned i = random() % 5; i > 0; --i) stops.push_back(text_of(6));
     std::vector<std::string> pieces;
@@ -125,7 +125,7 @@ TEST(StopMatcherTest, EqualsTheSearchOfTheWholeWhateverTheCuts) {
     ASSERT_TRUE(IsValidUtf8(outcome.text));
     stopped += outcome.stopped ? 1 : 0;
   }
-  EXPECT_GT(stopped, 1000);
+  EXPECT_GT(stopped, 500);
 }
 
 // Texts that begin alike and never end: a search that began anew at every byte would take 256 times

@@ -20,6 +20,9 @@ inline constexpr char kByteLevelDir[] = "tests/golden/text/byte_level";
 inline constexpr char kMetaspaceDir[] = "tests/golden/text/metaspace";
 inline constexpr char kNanoDir[] = "models/nano";
 
+// DeepSeek-V3's tokenizer and template, where `make oracle` has fetched them.
+inline constexpr char kDeepSeekDir[] = "build/oracle/deepseek_v3";
+
 inline std::string ReadFile(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   EXPECT_TRUE(file.good()) << path;

@@ -294,14 +294,12 @@ TEST(TextStringsTest, PiecesThreadsAndTheCacheChangeNoId) {
   EXPECT_GT(cache.counts().hits, 20u);
 }
 
-// DeepSeek-V3's own tokenizer, where `make oracle` has fetched it.
 TEST(TextStringsTest, DeepSeeksTokenizerEncodesAsPyPI) {
-  const std::string dir = "build/oracle/deepseek_v3";
-  if (!std::filesystem::exists(dir + "/tokenizer.json")) {
-    GTEST_SKIP() << "no " << dir << "/tokenizer.json: `make oracle` fetches it";
+  if (!std::filesystem::exists(kDeepSeekDir)) {
+    GTEST_SKIP() << "no " << kDeepSeekDir << ": `make oracle` fetches it";
   }
   const TextStrings made;
-  const auto tokenizer = MustLoad(dir);
+  const auto tokenizer = MustLoad(kDeepSeekDir);
   EXPECT_EQ(made.DigestsOf([&](const std::string& text) {
     return MustEncode(*tokenizer, text, ControlText::kAsTokens);
   }),

@@ -223,7 +223,7 @@ TEST(ToolCallParserTest, AnythingGoesAndCutsDoNotMatter) {
                                           "[call]add[sep]",
                                           "[call]function[sep]add\n"};
   int calls = 0;
-  for (int round = 0; round < 50'000; ++round) {
+  for (int round = 0; round < 12'000; ++round) {
     std::string reply;
     for (unsigned i = random() % 25; i > 0; --i) reply += words[random() % words.size()];
     const Outcome whole = Parse(reply, reply.size(), false);

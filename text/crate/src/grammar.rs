@@ -28,6 +28,9 @@ static OVERDUE: AtomicUsize = AtomicUsize::new(0);
 const MESSAGE_CHARS_MAX: usize = 200;
 const QUOTE_CHARS_MAX: usize = 40;
 
+/// How llguidance begins the message of a panic that it has caught.
+const PANIC: &str = "panic:";
+
 /// The numbers are those of `enum baleen_grammar_kind` in baleen_grammar.h.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
@@ -265,6 +268,9 @@ fn parser_limits(limits: &Limits) -> ParserLimits {
 fn shorten(message: &str) -> String {
     if message.contains(&StopReason::NoExtensionBias.to_string()) {
         return "no token of the vocabulary can follow".to_string();
+    }
+    if message.starts_with(PANIC) {
+        return "not supported".to_string();
     }
     let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
     let mut line = cut_quotes(lines.next().unwrap_or_default());

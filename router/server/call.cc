@@ -6,8 +6,8 @@
 
 #include "proto/contract/status.h"
 #include "router/cluster/grpc_support.h"
-#include "router/server/generation/served_models.h"
 #include "router/server/request/read_request.h"
+#include "router/server/served_models.h"
 
 namespace baleen::router {
 

@@ -50,7 +50,6 @@ void Tokenization::OnPrompt(absl::StatusOr<Prompt> prompt) {
 }
 
 void Tokenization::End(const absl::StatusOr<TokenIds>& ids) {
-  ticket_ = {};
   if (ids.ok()) {
     done_(ids, absl::ZeroDuration());
     return;

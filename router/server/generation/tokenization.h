@@ -36,7 +36,7 @@ class Tokenization final : public PromptTaker {
   GenerationShard& shard_;
   const Done done_;
   const std::uint64_t number_;
-  Admission::Ticket ticket_;
+  Admission::Ticket ticket_;  // kept until the edge is done, as Generation's
   std::shared_ptr<std::atomic<bool>> gone_;
 };
 

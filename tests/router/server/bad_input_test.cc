@@ -77,7 +77,7 @@ const ChatCase kBadMessages[] = {
                for (int i = 0; i < 1'000'000; ++i) r.add_messages();
              },
              kInvalid, "invalid_request: messages has 1000001 entries, limit 1024"},
-    ChatCase{"UnknownRole", [](auto& r) { r.mutable_messages(0)->set_role("tool"); }, kInvalid,
+    ChatCase{"UnknownRole", [](auto& r) { r.mutable_messages(0)->set_role("robot"); }, kInvalid,
              "invalid_request: messages[0].role is not"},
     ChatCase{"NoRole", [](auto& r) { r.add_messages()->set_content("x"); }, kInvalid,
              "invalid_request: messages[1].role is not"},

@@ -5,12 +5,12 @@
 #include <utility>
 
 #include "proto/contract/status.h"
-#include "router/server/generation/served_models.h"
 #include "router/server/openai/edge/activities.h"
 #include "router/server/openai/json/writer.h"
 #include "router/server/openai/reply/error_body.h"
 #include "router/server/openai/request/request.h"
 #include "router/server/request/read_request.h"
+#include "router/server/served_models.h"
 
 namespace baleen::router::openai {
 namespace {

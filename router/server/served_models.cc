@@ -1,4 +1,4 @@
-#include "router/server/generation/served_models.h"
+#include "router/server/served_models.h"
 
 #include <map>
 

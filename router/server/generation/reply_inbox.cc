@@ -8,14 +8,22 @@ namespace baleen::router {
 ReplyInbox::ReplyInbox(std::size_t tokens_max, absl::AnyInvocable<void()> wake)
     : tokens_max_(tokens_max), wake_(std::move(wake)) {}
 
+bool ReplyInbox::IsFull() {
+  if (filling_.empty()) {
+    const std::lock_guard lock(mutex_);
+    waiting_before_ = waiting_.size();
+  }
+  return waiting_before_ + filling_.size() >= tokens_max_;
+}
+
 bool ReplyInbox::Token(contract::RequestId id, ReplyToken token) {
-  if (full()) return false;
+  if (IsFull()) return false;
   filling_.push_back({id, std::move(token)});
   return true;
 }
 
 bool ReplyInbox::PromptLogprobs(contract::RequestId id, router::PromptLogprobs logprobs) {
-  if (full()) return false;
+  if (IsFull()) return false;
   filling_.push_back({id, std::move(logprobs)});
   return true;
 }
@@ -40,7 +48,6 @@ void ReplyInbox::Flush() {
       waiting_.insert(waiting_.end(), std::make_move_iterator(filling_.begin()),
                       std::make_move_iterator(filling_.end()));
     }
-    waiting_before_ = waiting_.size();
   }
   filling_.clear();
   if (was_empty) wake_();

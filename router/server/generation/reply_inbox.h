@@ -41,14 +41,14 @@ class ReplyInbox final : public ReplySink {
   std::vector<Reply> Take();
 
  private:
-  bool full() const { return waiting_before_ + filling_.size() >= tokens_max_; }
+  bool IsFull();
 
   const std::size_t tokens_max_;
   absl::AnyInvocable<void()> wake_;
 
   // On the dispatch thread only:
   std::vector<Reply> filling_;      // since the last Flush
-  std::size_t waiting_before_ = 0;  // in waiting_ then; it may have been taken since
+  std::size_t waiting_before_ = 0;  // in waiting_ when it began to fill
 
   std::mutex mutex_;
   std::vector<Reply> waiting_;  // guarded by mutex_

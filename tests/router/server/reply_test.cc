@@ -36,7 +36,7 @@ TEST(ChoiceReply, TokensWithLongTextsAreFullBeforeAMessageIs) {
     reply.Add(std::move(token));
   }
   EXPECT_TRUE(reply.full());
-  EXPECT_EQ(tokens, (kPendingTextBytesMax + 999) / 1000);
+  EXPECT_EQ(tokens, (kPendingTextBytesMax + 1999) / 2000) << "a text, and one with its logprob";
   ReplyPart part{.prompt_token_ids = TokenIds(contract::kContextTokensMax, 1 << 20)};
   reply.Take(part);
   EXPECT_FALSE(reply.full());

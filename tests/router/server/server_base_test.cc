@@ -54,13 +54,18 @@ TEST(ReplyInbox, WakesOnceForWhatComesTogether) {
   EXPECT_TRUE(inbox.Token({1, 1}, {.id = 5}));
   EXPECT_TRUE(inbox.Token({1, 2}, {.id = 6}));
   inbox.End({1, 1}, {.tokens = 1});
+  EXPECT_EQ(wakes, 0) << "the event is not over";
+  inbox.Flush();
   EXPECT_EQ(wakes, 1);
+  inbox.Flush();
+  EXPECT_EQ(wakes, 1) << "there is nothing new";
   const std::vector<Reply> replies = inbox.Take();
   ASSERT_EQ(replies.size(), 3u);
   EXPECT_EQ(std::get<ReplyToken>(replies[1].body).id, 6);
   EXPECT_EQ(std::get<Ending>(replies[2].body).tokens, 1u);
   EXPECT_TRUE(inbox.Take().empty());
   inbox.End({1, 2}, {});
+  inbox.Flush();
   EXPECT_EQ(wakes, 2);
 }
 
@@ -70,6 +75,8 @@ TEST(ReplyInbox, TokensAreBoundedEndingsAreNot) {
   EXPECT_TRUE(inbox.Token({1, 1}, {.id = 2}));
   EXPECT_FALSE(inbox.Token({1, 1}, {.id = 3}));
   inbox.End({1, 1}, {});
+  inbox.Flush();
+  EXPECT_FALSE(inbox.Token({1, 2}, {.id = 3})) << "nobody has taken them";
   EXPECT_EQ(inbox.Take().size(), 3u);
   EXPECT_TRUE(inbox.Token({1, 2}, {.id = 4}));
 }
@@ -79,8 +86,12 @@ TEST(ReplyInbox, NothingIsLostBetweenTwoThreads) {
   std::atomic<int> wakes{0};
   ReplyInbox inbox(kTokens, [&wakes] { ++wakes; });
   std::thread dispatch([&inbox] {
-    for (int i = 0; i < kTokens; ++i) ASSERT_TRUE(inbox.Token({1, 1}, {.id = i}));
+    for (int i = 0; i < kTokens; ++i) {
+      ASSERT_TRUE(inbox.Token({1, 1}, {.id = i}));
+      if (i % 7 == 0) inbox.Flush();
+    }
     inbox.End({1, 1}, {});
+    inbox.Flush();
   });
   int next = 0;
   bool ended = false;

@@ -9,7 +9,7 @@ namespace {
 
 RunningCluster SomeCluster() {
   return {{.spec = {.kind = ChildKind::kRouter, .name = "router"},
-           .ready = {{"grpc", "h:1"}, {"workers", "h:2"}, {"metrics", "h:3"}},
+           .ready = {{"grpc", "h:1"}, {"http", "h:9"}, {"workers", "h:2"}, {"metrics", "h:3"}},
            .pid = 10},
           {.spec = {.name = "prefill-0.0", .role = "prefill"},
            .ready = {{"worker", "prefill-0.0"}, {"metrics", "h:4"}},
@@ -27,6 +27,7 @@ RunningCluster ClusterOfGroups() {
     const bool router = child.kind == ChildKind::kRouter;
     cluster.push_back({.spec = child,
                        .ready = {{router ? "grpc" : "worker", "h:1"},
+                                 {"http", "h:9"},
                                  {"workers", "h:2"},
                                  {"metrics", fmt::format("h:{}", 3 + cluster.size())}},
                        .pid = static_cast<pid_t>(10 + cluster.size())});
@@ -37,7 +38,7 @@ RunningCluster ClusterOfGroups() {
 TEST(ReadyJson, NamesGroupsAndTheirLeaders) {
   EXPECT_EQ(
       ReadyJson(ClusterOfGroups()),
-      R"({"grpc":"h:1","metrics":["h:3","h:4","h:5"],"workers":[{"name":"mixed-0.0","role":)"
+      R"({"grpc":"h:1","http":"h:9","metrics":["h:3","h:4","h:5"],"workers":[{"name":"mixed-0.0","role":)"
       R"("mixed","metrics":"h:4","pid":11},{"name":"mixed-0.1","role":"mixed","metrics":"h:5")"
       R"(,"pid":12}],"groups":[{"name":"mixed-0","role":"mixed","ranks":2,"leader":)"
       R"("unix-abstract:b-mixed-0"}],"router":{"workers":"h:2","metrics":"h:3","pid":10}})");
@@ -46,6 +47,7 @@ TEST(ReadyJson, NamesGroupsAndTheirLeaders) {
 TEST(AddressRows, NamesTheLeadersOfGroups) {
   EXPECT_EQ(RenderTable(AddressRows(ClusterOfGroups(), false), Style(false)),
             "  gRPC                  h:1\n"
+            "  OpenAI API            http://h:9/v1\n"
             "  leader of mixed-0     unix-abstract:b-mixed-0, 2 ranks\n"
             "  metrics of router     http://h:3/metrics\n"
             "  metrics of mixed-0.0  http://h:4/metrics\n"
@@ -54,7 +56,8 @@ TEST(AddressRows, NamesTheLeadersOfGroups) {
 
 TEST(ReadyJson, IsStable) {
   EXPECT_EQ(ReadyJson(SomeCluster()),
-            "{\"grpc\":\"h:1\",\"metrics\":[\"h:3\",\"h:4\",\"h:5\"],\"workers\":[{\"name\":"
+            "{\"grpc\":\"h:1\",\"http\":\"h:9\",\"metrics\":[\"h:3\",\"h:4\",\"h:5\"],\"workers\":["
+            "{\"name\":"
             "\"prefill-0.0\",\"role\":\"prefill\",\"metrics\":\"h:4\",\"pid\":11},{\"name\":"
             "\"decode-0.0\",\"role\":\"decode\",\"metrics\":\"h:5\",\"pid\":12}],\"groups\":[{"
             "\"name\":\"prefill-0\",\"role\":\"prefill\",\"ranks\":1,\"leader\":\"\"},{\"name\":"
@@ -65,6 +68,7 @@ TEST(ReadyJson, IsStable) {
 TEST(AddressRows, NamesEveryPage) {
   EXPECT_EQ(RenderTable(AddressRows(SomeCluster(), false), Style(false)),
             "  gRPC                    h:1\n"
+            "  OpenAI API              http://h:9/v1\n"
             "  metrics of router       http://h:3/metrics\n"
             "  metrics of prefill-0.0  http://h:4/metrics\n"
             "  metrics of decode-0.0   http://h:5/metrics\n");

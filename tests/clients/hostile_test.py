@@ -4,55 +4,31 @@ usage: python tests/clients/hostile_test.py FOLDER_OF_BINARIES   (from the root 
 """
 import json
 import os
-import resource
 import socket
-import subprocess
 import sys
 import threading
 import time
 import unittest
 
+sys.path.insert(0, os.path.dirname(__file__))
+from cluster import Cluster  # noqa: E402
+
 BINARIES = sys.argv.pop(1) if len(sys.argv) > 1 else "build/release/bin"
-# A busy machine; what is looked for takes a hundred times as long or for ever.
+# Sanitizers and a busy machine; what is looked for takes a hundred times as long or for ever.
 PATIENCE_S = 30
 
 
-class Router:
-    """A router without workers, which tokenizes and refuses."""
-
-    def __init__(self):
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        self.process = subprocess.Popen(
-            [os.path.join(BINARIES, "baleen-router"), "--model", "models/nano", "--log-level",
-             "warning", "--die-with-parent"], stdout=subprocess.PIPE, text=True)
-        ready = json.loads(self.process.stdout.readline())
-        self.http = ready["http"]
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait(60)
-        self.process.stdout.close()
-
-    def kilobytes(self):
-        with open(f"/proc/{self.process.pid}/status", encoding="utf-8") as status:
-            for line in status:
-                if line.startswith("VmRSS:"):
-                    return int(line.split()[1])
-        return 0
-
-
 def setUpModule():
-    global router
-    router = Router()
+    global cluster
+    cluster = Cluster(BINARIES, "--mixed", "1")
 
 
 def tearDownModule():
-    router.stop()
+    cluster.stop()
 
 
 def connect():
-    host, port = router.http.rsplit(":", 1)
+    host, port = cluster.http.rsplit(":", 1)
     return socket.create_connection((host, int(port)), timeout=PATIENCE_S)
 
 
@@ -107,14 +83,14 @@ class Watch:
 
 class Hostile(unittest.TestCase):
     def refuse(self, request, start, part=b""):
-        before = router.kilobytes()
+        before = cluster.router_kilobytes()
         with Watch() as watch:
             answer = ask(request)
         self.assertTrue(answer.startswith(start), answer[:300])
         self.assertIn(part, answer)
         self.assertGreater(watch.count, 0)
         self.assertLess(watch.slowest, 5.0)
-        self.assertLess(router.kilobytes() - before, 64 << 10)
+        self.assertLess(cluster.router_kilobytes() - before, 64 << 10)
 
     def test_a_body_of_100_megabytes(self):
         self.refuse(post(b"[" * 100_000_000), b"HTTP/1.1 413 ")
@@ -153,7 +129,7 @@ class Hostile(unittest.TestCase):
         self.refuse(os.urandom(1000) + b"\r\n\r\n", b"HTTP/1.1 4")
 
     def test_thousands_of_connections_that_ask_for_nothing(self):
-        before = router.kilobytes()
+        before = cluster.router_kilobytes()
         count = 2000
         held = []
         with Watch() as watch:
@@ -165,12 +141,33 @@ class Hostile(unittest.TestCase):
             deadline = time.monotonic() + PATIENCE_S
             while watch.count < asked + 3 and time.monotonic() < deadline:
                 time.sleep(0.01)
-            grown = router.kilobytes() - before
+            grown = cluster.router_kilobytes() - before
         self.assertGreaterEqual(watch.count, asked + 3)
         self.assertLess(watch.slowest, 5.0)
         self.assertLess(grown / count, 16, "kB a connection")
         for connection in held:
             connection.close()
+
+    def test_streams_that_nobody_reads(self):
+        body = json.dumps({"messages": [{"role": "user", "content": "What is 1 + 1?"}],
+                           "stream": True, "max_tokens": 200}).encode()
+        held = []
+        with Watch() as watch:
+            for _ in range(50):
+                held.append(connect())
+                held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                held[-1].sendall(post(body))
+            asked = watch.count
+            deadline = time.monotonic() + PATIENCE_S
+            while watch.count < asked + 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+        self.assertGreaterEqual(watch.count, asked + 3)
+        for connection in held:
+            connection.close()
+        deadline = time.monotonic() + PATIENCE_S
+        while cluster.metric("baleen_router_requests_running") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.assertEqual(cluster.metric("baleen_router_requests_running"), 0)
 
 
 if __name__ == "__main__":
